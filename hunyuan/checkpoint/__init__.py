@@ -1,0 +1,1 @@
+"""From a checkpoint of any supported family to a model, and back."""

@@ -1,0 +1,1 @@
+"""Requests in, tokens out: continuous batching over one model."""

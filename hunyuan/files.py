@@ -1,0 +1,97 @@
+"""Writing to disk so that a failure leaves nothing half-written: write aside, then rename."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from hunyuan.errors import DoesNotFitError
+
+PARTIAL = ".partial"
+
+
+def human_bytes(count: float) -> str:
+    """``98362432`` -> ``98.4 MB`` (decimal units, as disks and downloads are sold)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def _disk_full(path: Path) -> DoesNotFitError:
+    free = shutil.disk_usage(existing_parent(path)).free
+    return DoesNotFitError(
+        f"{path}: the disk is full ({human_bytes(free)} left); free some space and run it again",
+        f"{path}：磁盘已满（剩余 {human_bytes(free)}）；请清理空间后重新运行",
+    )
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above ``path`` (or ``path`` itself) that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def require_free_space(path: Path, needed: int) -> None:
+    """Raise `DoesNotFitError` unless ``needed`` bytes are free where ``path`` will lie."""
+    free = shutil.disk_usage(existing_parent(path)).free
+    if needed > free:
+        raise DoesNotFitError(
+            f"{path}: needs {human_bytes(needed)} of disk, {human_bytes(free)} are free; "
+            "free some space or choose another folder",
+            f"{path}：需要 {human_bytes(needed)} 磁盘空间，仅剩 {human_bytes(free)}；"
+            "请清理空间或换一个目录",
+        )
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn "no space left on device" into the one-line error a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(path) from error
+        raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` for writing; it takes its name only if the block succeeds."""
+    aside = path.with_name(path.name + PARTIAL)
+    with disk_errors(path):
+        try:
+            with aside.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``; it takes its name only if the block succeeds.
+
+    ``path`` must not exist or be empty; what a killed earlier run left aside is removed.
+    """
+    aside = path.with_name(path.name + PARTIAL)
+    shutil.rmtree(aside, ignore_errors=True)
+    with disk_errors(path):
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            if path.exists():
+                path.rmdir()
+            aside.rename(path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise

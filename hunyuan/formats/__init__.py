@@ -1,0 +1,1 @@
+"""File formats, without any knowledge of models."""

@@ -1,0 +1,143 @@
+"""The decoder: embedding -> L blocks -> norm -> logits. Nothing about training or serving.
+
+Parameter names are those of the published checkpoints (specification, section 6), except that the
+experts of a layer are stacked tensors.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hunyuan.model.attention import Attention, KeyValue, KVCache
+from hunyuan.model.config import ModelConfig
+from hunyuan.model.layers import MLP, RMSNorm
+from hunyuan.model.moe import ExpertBank, MoE
+from hunyuan.model.rope import inverse_frequencies, rotation
+from hunyuan.model.routing import Routes
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.mlp = MoE(config) if config.experts else MLP(config.hidden, config.ffn)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        shared: KeyValue | None,
+        cache: KVCache | None,
+        slot_keys: Tensor | None,
+    ) -> tuple[Tensor, KeyValue, Routes | None]:
+        """(B, T, D) -> (B, T, D), the group's K and V, and the routes of a MoE layer."""
+        attended, kv = self.self_attn(self.input_layernorm(x), rotation, shared, cache)
+        x = x + attended
+        normed = self.post_attention_layernorm(x)
+        if isinstance(self.mlp, MoE):
+            y, routes = self.mlp(normed, slot_keys)
+            return x + y, kv, routes
+        return x + self.mlp(normed), kv, None
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab, config.hidden)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.layers))
+        self.norm = RMSNorm(config.hidden, config.norm_eps)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        slot_keys: Tensor | None = None,
+    ) -> tuple[Tensor, list[Routes]]:
+        """Ids (B, T) -> normed hidden states (B, T, D) and the routes of each MoE layer.
+
+        ``positions`` (B, T) int64 are global positions, by default 0..T-1. ``slot_keys`` (L, slots)
+        is what `draw_slot_keys` returns, needed in mode capacity-recycle only.
+        """
+        if positions is None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        inverse = inverse_frequencies(self.config.rope, self.config.head_dim)
+        turn = rotation(inverse.to(input_ids.device), positions)
+        x = self.embed_tokens(input_ids)
+        shared: KeyValue | None = None
+        routes: list[Routes] = []
+        for i, block in enumerate(self.layers):
+            keys = None if slot_keys is None else slot_keys[i]
+            x, shared, decided = block(x, turn, shared, cache, keys)
+            if decided is not None:
+                routes.append(decided)
+        return self.norm(x), routes
+
+
+class Transformer(nn.Module):
+    """A causal language model of any shape that `ModelConfig` describes."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        if not config.tied:
+            self.lm_head = nn.Linear(config.hidden, config.vocab, bias=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        slot_keys: Tensor | None = None,
+    ) -> Tensor:
+        """Ids (B, T) int64 -> logits (B, T, V) float32; arguments as in `Decoder.forward`."""
+        hidden, _ = self.model(input_ids, positions, cache, slot_keys)
+        return self.logits(hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) -> logits (..., V) float32."""
+        head = self.model.embed_tokens if self.config.tied else self.lm_head
+        return F.linear(hidden, head.weight).float()
+
+
+def init_weights(model: Transformer, generator: torch.Generator | None = None) -> None:
+    """Fill every weight of a fresh model; published only: the standard deviation 0.02.
+
+    ======================  =======================
+    norms                   1
+    biases                  0
+    every matrix            normal(0, init_std)
+    ======================  =======================
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, RMSNorm):
+                module.weight.fill_(1)
+            elif isinstance(module, nn.Linear | nn.Embedding | ExpertBank):
+                for name, weight in module.named_parameters(recurse=False):
+                    if name == "bias":
+                        weight.zero_()
+                    else:
+                        weight.normal_(0, model.config.init_std, generator=generator)
+
+
+def build(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Transformer:
+    """An uninitialised model on the meta device; router and norm weights are float32.
+
+    ``to_empty`` gives it memory; `init_weights` or a checkpoint gives it values.
+    """
+    with torch.device("meta"):
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            return Transformer(config)
+        finally:
+            torch.set_default_dtype(default)
