@@ -1,0 +1,334 @@
+"""A checkpoint on disk, opened but not loaded: its shape, and any leaf on request.
+
+Opening reads headers only, and finds every fault that headers can show - missing, surplus or
+misshapen tensors, a truncated file - before a byte of weights is read. Reading a leaf costs the
+memory of that leaf.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hunyuan.checkpoint.gguf_config import (
+    ROPE_FACTORS,
+    gguf_architecture,
+    read_gguf_config,
+)
+from hunyuan.checkpoint.hf_config import FamilyName, read_hf_config
+from hunyuan.checkpoint.leaves import leaves
+from hunyuan.checkpoint.pieces import Piece, gguf_piece, hf_piece
+from hunyuan.errors import BadDataError
+from hunyuan.formats.ggml import read_tensor
+from hunyuan.formats.gguf import GGMLType, GGUFFile, read_gguf
+from hunyuan.model.config import ModelConfig
+
+INDEX = "model.safetensors.index.json"
+
+Rows = int | slice | None
+"""Part of a tensor's first dimension: one entry, a range, or all of it."""
+
+_FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class TensorFile(Protocol):
+    """Stored tensors by name, whatever the container."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        """Float type on disk, or None if quantised."""
+
+    def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """Read (part of) a tensor as ``dtype``; reads only the bytes of ``rows``."""
+
+
+class SafetensorsFolder:
+    """The safetensors file or shards of a Hugging Face folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._types: dict[str, str] = {}
+        for path in _shards(folder):
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    part = file.get_slice(name)
+                    self._files[name] = path
+                    self.shapes[name] = tuple(part.get_shape())
+                    self._types[name] = part.get_dtype()
+        for name, kind in self._types.items():
+            if kind not in _FLOAT_TYPES:
+                raise BadDataError(
+                    f"{self._files[name].name}: tensor {name} has type {kind}; supported: "
+                    f"{', '.join(_FLOAT_TYPES)}; convert it to one of these first",
+                    f"{self._files[name].name}：张量 {name} 的类型为 {kind}；支持 "
+                    f"{'、'.join(_FLOAT_TYPES)}；请先转换",
+                )
+
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """Float type on disk."""
+        return _FLOAT_TYPES[self._types[name]]
+
+    def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """Open, read, close: a mapping kept open would count every page ever read as ours."""
+        with _opened(self._files[name]) as file:
+            tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
+            return tensor.to(dtype, copy=True)  # type: ignore[no-any-return]
+
+
+class GGUFTensors:
+    """The tensors of a GGUF file, dequantised as they are read."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+        self.shapes = {name: t.shape for name, t in file.tensors.items() if name != ROPE_FACTORS}
+
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        """Float type on disk, or None if quantised."""
+        kinds = {
+            GGMLType.F32: torch.float32,
+            GGMLType.F16: torch.float16,
+            GGMLType.BF16: torch.bfloat16,
+        }
+        return kinds.get(self._file.tensors[name].type)
+
+    def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """Read the bytes of ``rows`` and dequantise them."""
+        return read_tensor(self._file, name, rows=rows, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A readable model: shape, family and where each leaf lies."""
+
+    path: Path
+    config: ModelConfig
+    family: FamilyName
+    """Hugging Face family in whose names it is written by default."""
+
+    tensors: TensorFile
+    pieces: Mapping[str, Piece]
+    gguf: GGUFFile | None
+    """The container, for its tokenizer and metadata, if the checkpoint is GGUF."""
+
+    def read(
+        self, leaf: str, dtype: torch.dtype = torch.float32, rows: slice | None = None
+    ) -> Tensor:
+        """Read one leaf, or ``rows`` of one that is stored as it is."""
+        piece = self.pieces[leaf]
+        if rows is not None and piece.expert is None and piece.layout is None:
+            return self.tensors.read(piece.name, rows, dtype)
+        tensor = self.tensors.read(piece.name, piece.expert, dtype)
+        if piece.layout is not None:
+            tensor = piece.layout(tensor).contiguous()
+        return tensor if rows is None else tensor[rows]
+
+    def stored_dtype(self, leaf: str) -> torch.dtype | None:
+        """Float type of a leaf on disk, or None if it is quantised."""
+        return self.tensors.stored_dtype(self.pieces[leaf].name)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a Hugging Face folder or a GGUF file; `BadDataError` says what is wrong with it."""
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        raise _pickled(path)
+    if path.suffix == ".safetensors":
+        return _open_folder(path.parent)
+    return _open_gguf(path)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    raw = read_json(folder / "config.json")
+    hf = read_hf_config(raw, str(folder / "config.json"))
+    tensors = SafetensorsFolder(folder)
+    expected = leaves(hf.config)
+    pieces = {leaf: hf_piece(leaf, hf.family, hf.config, tensors.shapes) for leaf in expected}
+    checked = _checked(str(folder), hf.config, expected, pieces, tensors)
+    return Checkpoint(folder, hf.config, hf.family, tensors, checked, None)
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    file = read_gguf(path)
+    config = read_gguf_config(file)
+    architecture = gguf_architecture(file)
+    tensors = GGUFTensors(file)
+    expected = leaves(config)
+    pieces: dict[str, Piece | None] = {}
+    for leaf in expected:
+        piece = gguf_piece(leaf, architecture, config)
+        pieces[leaf] = piece if piece.name in tensors.shapes else None
+    families: dict[str, FamilyName] = {
+        "hunyuan-dense": "hunyuan_v1_dense",
+        "hunyuan-moe": "hunyuan_v1_moe",
+        "qwen2": "qwen2",
+        "llama": "mixtral" if config.experts else "llama",
+    }
+    checked = _checked(str(path), config, expected, pieces, tensors)
+    return Checkpoint(path, config, families[architecture], tensors, checked, file)
+
+
+def _checked(
+    where: str,
+    config: ModelConfig,
+    expected: Mapping[str, tuple[int, ...]],
+    pieces: Mapping[str, Piece | None],
+    tensors: TensorFile,
+) -> dict[str, Piece]:
+    """Refuse missing, surplus and misshapen tensors by name."""
+    missing = [leaf for leaf, piece in pieces.items() if piece is None]
+    if missing:
+        raise BadDataError(
+            f"{where}: {len(missing)} tensors are missing, first {_first(missing)}; "
+            "download the checkpoint again or correct config.json",
+            f"{where}：缺少 {len(missing)} 个张量，如 {_first(missing)}；"
+            "请重新下载检查点或更正 config.json",
+        )
+    found = {leaf: piece for leaf, piece in pieces.items() if piece is not None}
+    used = {piece.name for piece in found.values()}
+    surplus = [n for n in tensors.shapes if n not in used and not _derived(n)]
+    if config.tied and "lm_head.weight" in surplus:
+        surplus.remove("lm_head.weight")
+        _check_tied(where, tensors)
+    if surplus:
+        raise BadDataError(
+            f"{where}: {len(surplus)} tensors belong to no part of this model, first "
+            f"{_first(surplus)}; correct config.json or remove them",
+            f"{where}：有 {len(surplus)} 个张量不属于该模型，如 {_first(surplus)}；"
+            "请更正 config.json 或将其删除",
+        )
+    for leaf, piece in found.items():
+        if piece.layout is not None:
+            continue  # a fused or reordered tensor: its shape shows when it is read
+        shape = tensors.shapes[piece.name]
+        here = shape if piece.expert is None else shape[1:]
+        enough = piece.expert is None or piece.expert < shape[0]
+        if here != expected[leaf] or not enough:
+            raise BadDataError(
+                f"{where}: tensor {piece.name} has shape {list(shape)}, {list(expected[leaf])} "
+                "expected from the configuration; the file and the configuration do not match",
+                f"{where}：张量 {piece.name} 的形状为 {list(shape)}，按配置应为 "
+                f"{list(expected[leaf])}；文件与配置不符",
+            )
+    return found
+
+
+def _derived(name: str) -> bool:
+    """Buffers that old exports stored although they follow from the configuration."""
+    return name.endswith(("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"))
+
+
+def _check_tied(where: str, tensors: TensorFile) -> None:
+    """A tied model may carry its head a second time, but only if it is the same matrix."""
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    same = tensors.shapes[embedding] == tensors.shapes[head]
+    for start in range(0, tensors.shapes[embedding][0] if same else 0, 8192):
+        rows = slice(start, min(start + 8192, tensors.shapes[embedding][0]))
+        if not torch.equal(
+            tensors.read(embedding, rows, torch.float32), tensors.read(head, rows, torch.float32)
+        ):
+            same = False
+            break
+    if not same:
+        raise BadDataError(
+            f"{where}: tie_word_embeddings is true but lm_head.weight differs from the embedding; "
+            "set it to false",
+            f"{where}：tie_word_embeddings 为 true，但 lm_head.weight 与嵌入矩阵不同；请设为 false",
+        )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(sorted(names)[:3])
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The weight files: those of the index, else model.safetensors, else all there are."""
+    index = folder / INDEX
+    if index.exists():
+        return _indexed(folder, index)
+    single = folder / "model.safetensors"
+    found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+    if found:
+        return found
+    for pattern in ("*.bin", "*.pt", "*.pth"):
+        for path in sorted(folder.glob(pattern)):
+            raise _pickled(path)
+    raise BadDataError(
+        f"{folder}: no *.safetensors in this folder; give a Hugging Face folder or a .gguf file",
+        f"{folder}：该目录中没有 *.safetensors；请指定 Hugging Face 目录或 .gguf 文件",
+    )
+
+
+def _indexed(folder: Path, index: Path) -> list[Path]:
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+        raise BadDataError(
+            f"{index}: weight_map is missing or malformed; download it again",
+            f"{index}：weight_map 缺失或格式错误；请重新下载",
+        )
+    names = sorted(set(listed.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise BadDataError(
+                f"{index}: shard {name!r} lies outside the folder; refuse this checkpoint",
+                f"{index}：分片 {name!r} 位于目录之外；请勿使用该检查点",
+            )
+    absent = [name for name in names if not (folder / name).exists()]
+    if absent:
+        raise BadDataError(
+            f"{folder}: {len(absent)} of {len(names)} shards are missing, first "
+            f"{_first(absent)}; download them again",
+            f"{folder}：{len(names)} 个分片中缺少 {len(absent)} 个，如 {_first(absent)}；请重新下载",
+        )
+    return [folder / name for name in names]
+
+
+def _pickled(path: Path) -> BadDataError:
+    return BadDataError(
+        f"{path}: pickled weights can run code when opened, so they are never read; convert them "
+        "to safetensors where you trust them",
+        f"{path}：pickle 权重在打开时可能执行代码，因此从不读取；请在可信环境中先转换为 safetensors",
+    )
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(str(path), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise BadDataError(
+            f"{path}: not a whole safetensors file ({_reason(error)}); download it again",
+            f"{path}：不是完整的 safetensors 文件（{_reason(error)}）；请重新下载",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).removeprefix("Error while deserializing header: ").split("\n")[0]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or `BadDataError` naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadDataError(
+            f"{path}: no such file; point to a Hugging Face folder or a .gguf file",
+            f"{path}：文件不存在；请指定 Hugging Face 目录或 .gguf 文件",
+        ) from error
+    except (ValueError, OSError) as error:
+        raise BadDataError(
+            f"{path}: not readable as JSON ({error}); download it again",
+            f"{path}：无法按 JSON 解析（{error}）；请重新下载",
+        ) from error
+    if not isinstance(value, dict):
+        raise BadDataError(
+            f"{path}: a JSON object is expected; download it again",
+            f"{path}：应为 JSON 对象；请重新下载",
+        )
+    return value

@@ -1,0 +1,177 @@
+"""Convert a checkpoint of any readable format to another, streaming, and prove the result.
+
+Peak memory is two leaves beside the program itself, whatever the size of the model: leaves are
+read, written and dropped one by one, and the comparison at the end runs both sides block by block
+(`streamed_logits`). Nothing appears under the target's name before all of it is right.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+
+from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hunyuan.checkpoint.gguf_config import architecture_for
+from hunyuan.checkpoint.hf_config import check_expressible
+from hunyuan.checkpoint.leaves import leaves
+from hunyuan.checkpoint.load import tokenizer_of
+from hunyuan.checkpoint.streamed import streamed_logits
+from hunyuan.checkpoint.write import write_gguf_file, write_hf_folder
+from hunyuan.errors import HunyuanError, UsageError
+from hunyuan.files import atomic_file, atomic_folder, require_free_space
+from hunyuan.tokenizer.save import gguf_metadata, save_tokenizer
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+)
+"""What else of a folder belongs to the model; copied as it is, code never."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the logits of two checkpoints lie apart on the same tokens."""
+
+    max_difference: float
+    mean_difference: float
+    spread: float
+    """Standard deviation of the source's logits, the scale of the differences."""
+    same_argmax: float
+    """Share of positions whose most likely token is the same."""
+    lossless: bool
+    """Whether the target's types hold every value of the source."""
+
+    @property
+    def passed(self) -> bool:
+        """Lossless: equal but for the order of sums. Else: mean within 5 % of the spread."""
+        if self.lossless:
+            return self.max_difference <= 1e-4 * max(1.0, self.spread)
+        return self.mean_difference <= 0.05 * self.spread
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    verify: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison | None:
+    """Write ``source`` as a GGUF file (``target`` ends in .gguf) or a Hugging Face folder.
+
+    ``dtype`` None keeps the stored float types and turns quantised tensors into bfloat16.
+    ``progress`` is called with parameters written and in all. With ``verify`` the logits are
+    compared and returned, and a target that differs is not kept.
+
+    Raises `UsageError` (target exists), `DoesNotFitError` (disk), `BadDataError` (source damaged,
+    or not expressible in the target's format).
+    """
+    _require_new(target)
+    checkpoint = open_checkpoint(source)
+    shapes = leaves(checkpoint.config)
+    dtypes = {leaf: _target_dtype(checkpoint, leaf, dtype) for leaf in shapes}
+    require_free_space(target, sum(prod(s) * dtypes[leaf].itemsize for leaf, s in shapes.items()))
+    total = checkpoint.config.total_parameters
+    done = 0
+
+    def read(leaf: str, wanted: torch.dtype) -> torch.Tensor:
+        nonlocal done
+        tensor = checkpoint.read(leaf, wanted)
+        done += tensor.numel()
+        if progress is not None:
+            progress(done, total)
+        return tensor
+
+    def compare(written: Path) -> Comparison | None:
+        if not verify:
+            return None
+        lossless = all(
+            checkpoint.stored_dtype(leaf) == kind or kind == torch.float32
+            for leaf, kind in dtypes.items()
+        )
+        return _require_equal(compare_logits(checkpoint, open_checkpoint(written), lossless))
+
+    if target.suffix == ".gguf":
+        architecture_for(checkpoint.config)
+        metadata = {"general.name": source.stem}
+        if _has_tokenizer(checkpoint):
+            metadata |= gguf_metadata(tokenizer_of(checkpoint))
+        with atomic_file(target) as file:
+            write_gguf_file(file, checkpoint.config, dtypes, read, metadata)
+            file.flush()
+            return compare(Path(file.name))
+    check_expressible(checkpoint.family, checkpoint.config)
+    with atomic_folder(target) as folder:
+        write_hf_folder(folder, checkpoint.config, checkpoint.family, dtypes, read)
+        _write_tokenizer(checkpoint, folder)
+        return compare(folder)
+
+
+def compare_logits(source: Checkpoint, target: Checkpoint, lossless: bool) -> Comparison:
+    """Logits of both on 16 fixed tokens, streamed in float32."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(source.config.vocab, (1, 16), generator=generator)
+    expected, found = streamed_logits(source, ids), streamed_logits(target, ids)
+    difference = (expected - found).abs()
+    return Comparison(
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        spread=float(expected.std()),
+        same_argmax=float((expected.argmax(-1) == found.argmax(-1)).float().mean()),
+        lossless=lossless,
+    )
+
+
+def _require_equal(comparison: Comparison) -> Comparison:
+    if not comparison.passed:
+        raise HunyuanError(
+            f"the converted model differs: logits by up to {comparison.max_difference:.3g}, mean "
+            f"{comparison.mean_difference:.3g} at a spread of {comparison.spread:.3g}; it was not "
+            "kept; choose a wider dtype",
+            f"转换后的模型不一致：logits 最大相差 {comparison.max_difference:.3g}，平均 "
+            f"{comparison.mean_difference:.3g}（标准差 {comparison.spread:.3g}）；结果未保留；"
+            "请选择更宽的 dtype",
+        )
+    return comparison
+
+
+def _target_dtype(checkpoint: Checkpoint, leaf: str, asked: torch.dtype | None) -> torch.dtype:
+    return asked or checkpoint.stored_dtype(leaf) or torch.bfloat16
+
+
+def _require_new(target: Path) -> None:
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise UsageError(
+            f"{target}: exists already; choose another name or remove it",
+            f"{target}：已存在；请换一个名称或先删除",
+        )
+
+
+def _has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Weights may come without a tokenizer; a damaged one is an error all the same."""
+    if checkpoint.gguf is not None:
+        return "tokenizer.ggml.tokens" in checkpoint.gguf.metadata
+    names = ("tokenizer.json", "vocab.json", "tokenizer.model", "*.tiktoken")
+    return any(any(checkpoint.path.glob(name)) for name in names)
+
+
+def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    if checkpoint.gguf is None:
+        for pattern in TOKENIZER_FILES:
+            for path in checkpoint.path.glob(pattern):
+                shutil.copyfile(path, folder / path.name)
+    elif _has_tokenizer(checkpoint):
+        save_tokenizer(tokenizer_of(checkpoint), folder)

@@ -1,0 +1,279 @@
+"""The engine: schedule -> run the model -> choose tokens -> publish text.
+
+One thread calls `step`; requests are submitted and cancelled between steps. Serving is always
+dropless: with a capacity, one user's answer would depend on another's tokens.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from hunyuan.engine.cache import RowCache
+from hunyuan.engine.request import Chunk, Completion, FinishReason, Request, SamplingParams
+from hunyuan.engine.sampling import choose_token
+from hunyuan.engine.scheduler import Scheduler, Segment
+from hunyuan.engine.text import TextStream
+from hunyuan.errors import DoesNotFitError, UsageError
+from hunyuan.memory import available_memory, require_memory
+from hunyuan.model.transformer import Transformer
+from hunyuan.tokenizer.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | Sequence[Message]
+"""Text to continue, token ids, or a conversation to answer."""
+
+
+class Engine:
+    """Runs requests on one model.
+
+    ``context`` is the longest prompt plus answer in tokens: by default the model's own, or what
+    memory allows if that is less. ``max_sequences`` requests run at once; others wait.
+
+    Raises `UsageError` for a model that is not dropless or a tokenizer that does not belong to it,
+    `DoesNotFitError` if the cache does not fit.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        context: int | None = None,
+        max_sequences: int = 8,
+        prefill_chunk: int = 512,
+    ) -> None:
+        config = model.config
+        if config.routing.mode != "dropless":
+            raise UsageError(
+                f"routing mode {config.routing.mode} cannot serve: answers would depend on other "
+                "requests; load the model with dropless routing",
+                f"路由模式 {config.routing.mode} 不能用于推理：回答会受其他请求影响；"
+                "请以 dropless 模式载入模型",
+            )
+        if tokenizer.vocab_size > config.vocab:
+            raise UsageError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab}; "
+                "they do not belong together",
+                f"分词器有 {tokenizer.vocab_size} 个词元，模型只有 {config.vocab} 个；二者不匹配",
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        dtype = model.model.embed_tokens.weight.dtype
+        self.context = self._fitting_context(context, max_sequences, dtype)
+        self.cache = RowCache(config, max_sequences, self.context, dtype)
+        self._scheduler = Scheduler(max_sequences, prefill_chunk)
+        self._texts: dict[Request, TextStream] = {}
+        self._generators: dict[Request, torch.Generator] = {}
+        never = torch.zeros(config.vocab)
+        never[list(tokenizer.undefined_ids(config.vocab))] = -torch.inf
+        self._never = never
+
+    def _fitting_context(self, asked: int | None, rows: int, dtype: torch.dtype) -> int:
+        config = self.model.config
+        if asked is not None and asked > config.context:
+            raise DoesNotFitError(
+                f"context={asked} exceeds the {config.context} tokens this model was made for",
+                f"context={asked} 超过该模型支持的 {config.context} 个词元",
+            )
+        per_token = config.kv_bytes_per_token(dtype.itemsize) * rows
+        fits = int(available_memory() * 0.9) // per_token
+        if asked is None:
+            return max(1, min(config.context, fits))
+        require_memory(
+            asked * per_token,
+            (
+                f"a cache of {rows} x {asked} tokens",
+                f"{rows} x {asked} 个词元的缓存",
+            ),
+            (
+                f"the largest context that fits is {fits}; lower the context or max_sequences",
+                f"可容纳的最大上下文为 {fits}；请减小 context 或 max_sequences",
+            ),
+        )
+        return asked
+
+    # ------------------------------------------------------------ requests
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; a conversation goes through the chat template."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode_prompt(prompt)
+        if all(isinstance(item, int) for item in prompt):
+            return [int(i) for i in prompt]  # type: ignore[call-overload]
+        return self.tokenizer.chat_prompt(prompt)  # type: ignore[arg-type]
+
+    def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Request:
+        """Queue a request; `step` runs it.
+
+        Raises `DoesNotFitError`, naming both numbers, if prompt and answer exceed the context.
+        """
+        params = params or SamplingParams()
+        ids = self.encode(prompt)
+        if not ids:
+            raise UsageError(
+                "the prompt is empty; give at least one token", "提示为空；至少需要一个词元"
+            )
+        wrong = [i for i in ids if not 0 <= i < self.model.config.vocab]
+        if wrong:
+            raise UsageError(
+                f"token id {wrong[0]} is not in the vocabulary of {self.model.config.vocab}",
+                f"词元编号 {wrong[0]} 不在大小为 {self.model.config.vocab} 的词表中",
+            )
+        answer = params.max_tokens or 1
+        if len(ids) + answer > self.context:
+            raise DoesNotFitError(
+                f"prompt of {len(ids)} tokens plus an answer of {answer} needs "
+                f"{len(ids) + answer}, the context has {self.context}; shorten the prompt, lower "
+                "max_tokens or start with a larger context",
+                f"提示 {len(ids)} 个词元加回答 {answer} 个共需 {len(ids) + answer}，"
+                f"上下文只有 {self.context}；请缩短提示、减小 max_tokens 或加大上下文",
+            )
+        request = Request(ids, params, limit=params.max_tokens or self.context - len(ids))
+        self._texts[request] = TextStream(self.tokenizer, params.stop)
+        generator = torch.Generator()
+        if params.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(params.seed)
+        self._generators[request] = generator
+        self._scheduler.add(request)
+        return request
+
+    def generate(
+        self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any
+    ) -> Completion:
+        """Answer one prompt; keyword arguments are fields of `SamplingParams`."""
+        request = self.submit(prompt, _with(params, overrides))
+        self._run_until_finished([request])
+        return request.completion()
+
+    def generate_many(
+        self, prompts: Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
+    ) -> list[Completion]:
+        """Answer several prompts, batched together."""
+        settings = _with(params, overrides)
+        requests = [self.submit(prompt, settings) for prompt in prompts]
+        self._run_until_finished(requests)
+        return [request.completion() for request in requests]
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any
+    ) -> Iterator[Chunk]:
+        """Answer one prompt chunk by chunk; closing the iterator cancels the request."""
+        request = self.submit(prompt, _with(params, overrides))
+        return self._stream(request)
+
+    def _stream(self, request: Request) -> Iterator[Chunk]:
+        try:
+            while request.finish_reason is None:
+                for owner, chunk in self.step():
+                    if owner is request:
+                        yield chunk
+        finally:
+            if request.finish_reason is None:
+                self._end(request, "cancelled")
+
+    def _run_until_finished(self, requests: list[Request]) -> None:
+        try:
+            while any(r.finish_reason is None for r in requests):
+                self.step()
+        finally:
+            for request in requests:
+                if request.finish_reason is None:
+                    self._end(request, "cancelled")
+
+    # ------------------------------------------------------------ the step
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._scheduler.running or self._scheduler.waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests with a place in the cache."""
+        return self._scheduler.running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place."""
+        return self._scheduler.waiting
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Request, Chunk]]:
+        """Run one batch of tokens and return what each request gained."""
+        events = []
+        for request in self._scheduler.cancelled():
+            self._end(request, "cancelled")
+            events.append((request, Chunk("", None, finish_reason="cancelled")))
+        segments = self._scheduler.plan()
+        if not segments:
+            return events
+        logits = self._run(segments)
+        sampling = [s.request for s in segments if s.samples]
+        for segment in segments:
+            segment.request.cached += segment.count
+        for request, row in zip(sampling, logits, strict=True):
+            events.append((request, self._advance(request, row)))
+        return events
+
+    def _run(self, segments: list[Segment]) -> torch.Tensor:
+        """Forward of all segments as one flat row; logits (n, V) where a token is to be chosen."""
+        ids, positions, last = [], [], []
+        for s in segments:
+            s.request.start()
+            ids += s.request.tokens[s.start : s.start + s.count]
+            positions += range(s.start, s.start + s.count)
+            if s.samples:
+                last.append(len(ids) - 1)
+        hidden, _ = self.model.model(
+            torch.tensor([ids]), torch.tensor([positions]), self.cache.view(segments)
+        )
+        return self.model.logits(hidden[0, last]) + self._never
+
+    def _advance(self, request: Request, logits: torch.Tensor) -> Chunk:
+        """Choose the next token and find out whether the answer ends with it."""
+        token, logprob = choose_token(logits, request, self._generators[request])
+        request.stamp_token()
+        params = request.params
+        own_stop = token in self.tokenizer.stop_ids and not params.ignore_eos
+        if own_stop or token in params.stop_token_ids:
+            return self._finish(request, "", None, None, "stop")
+        request.generated.append(token)
+        if logprob is not None:
+            request.logprobs.append(logprob)
+        text = self._texts[request]
+        shown = text.push(token)
+        if text.stopped:
+            return self._finish(request, shown, token, logprob, "stop")
+        if len(request.generated) >= request.limit:
+            return self._finish(request, shown, token, logprob, "length")
+        request.text += shown
+        return Chunk(shown, token, logprob)
+
+    def _finish(
+        self, request: Request, shown: str, token: int | None, logprob: Any, reason: FinishReason
+    ) -> Chunk:
+        text = self._texts[request]
+        shown += text.flush()
+        request.text += shown
+        # Flushing may complete a stop string that the last bytes belonged to.
+        self._end(request, "stop" if text.stopped else reason)
+        return Chunk(shown, token, logprob, request.finish_reason)
+
+    def _end(self, request: Request, reason: FinishReason) -> None:
+        request.finish_reason = reason
+        self._scheduler.remove(request)
+        del self._texts[request], self._generators[request]
+
+
+def _with(params: SamplingParams | None, overrides: Mapping[str, Any]) -> SamplingParams:
+    try:
+        return replace(params or SamplingParams(), **overrides)
+    except TypeError as error:
+        known = ", ".join(SamplingParams.__dataclass_fields__)
+        raise UsageError(
+            f"{error}; sampling parameters: {known}", f"{error}；可用的采样参数：{known}"
+        ) from error

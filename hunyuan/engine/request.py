@@ -1,0 +1,211 @@
+"""One request's life, without torch: what was asked, what came out, why it ended."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hunyuan.errors import UsageError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How tokens are chosen and when to stop. The defaults suit a chat with a small model."""
+
+    max_tokens: int | None = None
+    """Tokens to generate at most; None: until the context is full."""
+
+    temperature: float = 0.7
+    """0 is greedy; higher is more varied. 0 to 2."""
+
+    top_k: int = 20
+    """Keep the k most likely tokens; 0 keeps all."""
+
+    top_p: float = 0.8
+    """Keep the most likely tokens that together reach this probability."""
+
+    min_p: float = 0.0
+    """Drop tokens less likely than this share of the most likely one."""
+
+    repetition_penalty: float = 1.0
+    """Divide the logit of tokens seen in prompt or answer (above 0; 1 is none)."""
+
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of tokens in the answer. -2 to 2."""
+
+    frequency_penalty: float = 0.0
+    """Subtracted per occurrence from the logit of tokens in the answer. -2 to 2."""
+
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of token ids."""
+
+    seed: int | None = None
+    """Same seed, same request, same answer; None draws one."""
+
+    stop: Sequence[str] = ()
+    """Text that ends the answer; it is not part of it."""
+
+    stop_token_ids: Sequence[int] = ()
+    """Token ids that end the answer, besides the model's own."""
+
+    ignore_eos: bool = False
+    """Go on past the model's own stop tokens (for measuring)."""
+
+    logprobs: int | None = None
+    """Report each token's log-probability and this many alternatives (0 to 20)."""
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0, 2)
+        _within("top_p", self.top_p, 0, 1, open_low=True)
+        _within("min_p", self.min_p, 0, 1)
+        _within("top_k", self.top_k, 0, math.inf)
+        _within("repetition_penalty", self.repetition_penalty, 0, math.inf, open_low=True)
+        _within("presence_penalty", self.presence_penalty, -2, 2)
+        _within("frequency_penalty", self.frequency_penalty, -2, 2)
+        _within("max_tokens", 1 if self.max_tokens is None else self.max_tokens, 1, math.inf)
+        _within("logprobs", 0 if self.logprobs is None else self.logprobs, 0, 20)
+        _within("seed", 0 if self.seed is None else self.seed, -(2**63), 2**63 - 1)
+        for token, bias in self.logit_bias.items():
+            _within(f"logit_bias[{token}]", bias, -100, 100)
+        if isinstance(self.stop, str) or any(not isinstance(s, str) or not s for s in self.stop):
+            raise UsageError(
+                f"stop={self.stop!r}: must be a list of non-empty strings",
+                f"stop={self.stop!r}：必须是非空字符串的列表",
+            )
+
+
+def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    inside = low < value <= high if open_low else low <= value <= high
+    if not inside:  # also not-a-number
+        bounds = f"{'above' if open_low else 'at least'} {low}"
+        bounds_zh = f"{'大于' if open_low else '不小于'} {low}"
+        if high != math.inf:
+            bounds, bounds_zh = f"{bounds} and at most {high}", f"{bounds_zh} 且不大于 {high}"
+        raise UsageError(f"{name}={value}: must be {bounds}", f"{name}={value}：必须{bounds_zh}")
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token with its log-probability under the model's own distribution."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """The most likely tokens at this place, best first."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one step added to an answer; the texts of all chunks joined are the answer."""
+
+    text: str
+    token: int | None
+    """The token chosen in this step; None where the step only ends the answer."""
+
+    logprob: TokenLogprob | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds and speeds of one request."""
+
+    prompt_seconds: float
+    """From the first prompt token computed to the first token of the answer."""
+
+    decode_seconds: float
+    """From the first to the last token of the answer."""
+
+    queue_seconds: float
+    """From submission to the first prompt token computed."""
+
+    prompt_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished answer."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Generated ids, without the one that stopped it."""
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    timings: Timings
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Request:
+    """A running request; the engine changes it, callers read `chunks` and may `cancel`."""
+
+    def __init__(self, prompt: Sequence[int], params: SamplingParams, *, limit: int) -> None:
+        self.prompt = list(prompt)
+        self.params = params
+        self.limit = limit
+        """Tokens the answer may have, from ``max_tokens`` or the room left in the context."""
+        self.generated: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.cached = 0
+        """Tokens of prompt and answer whose keys and values are in the cache."""
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.cancelled = False
+        self.submitted = time.perf_counter()
+        self.started: float | None = None
+        self.first_token: float | None = None
+        self.last_token: float | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and answer so far."""
+        return self.prompt + self.generated
+
+    @property
+    def pending(self) -> int:
+        """Tokens known but not in the cache: the rest of the prompt, or the last token."""
+        return len(self.prompt) + len(self.generated) - self.cached
+
+    def start(self) -> None:
+        """Note when the first prompt token runs."""
+        if self.started is None:
+            self.started = time.perf_counter()
+
+    def stamp_token(self) -> None:
+        """Note when a token was chosen."""
+        self.last_token = time.perf_counter()
+        if self.first_token is None:
+            self.first_token = self.last_token
+
+    def cancel(self) -> None:
+        """Ask the engine to stop at its next step; safe from any thread."""
+        self.cancelled = True
+
+    def completion(self) -> Completion:
+        """The finished answer."""
+        assert self.finish_reason is not None, "the request is still running"
+        started = self.started or self.submitted
+        first = self.first_token or started
+        decode = (self.last_token or first) - first
+        return Completion(
+            text=self.text,
+            tokens=tuple(self.generated),
+            finish_reason=self.finish_reason,
+            prompt_tokens=len(self.prompt),
+            logprobs=tuple(self.logprobs),
+            timings=Timings(
+                prompt_seconds=first - started,
+                decode_seconds=decode,
+                queue_seconds=started - self.submitted,
+                prompt_tokens_per_second=_rate(len(self.prompt), first - started),
+                decode_tokens_per_second=_rate(max(len(self.generated) - 1, 0), decode),
+            ),
+        )
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,95 @@
+"""From logits to a token: small functions, applied in a fixed order.
+
+Penalties and biases act on all logits; the filters then work on candidates, best first, so that
+after top-k nothing touches the whole vocabulary again. No state but the request's generator.
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hunyuan.engine.request import Request, SamplingParams, TokenLogprob
+
+
+class Candidates(NamedTuple):
+    """Tokens that may still be chosen, most likely first."""
+
+    logits: Tensor
+    """(n,) float32, descending."""
+
+    ids: Tensor
+    """(n,) int64."""
+
+
+def choose_token(
+    logits: Tensor, request: Request, generator: torch.Generator
+) -> tuple[int, TokenLogprob | None]:
+    """The next token of a request from its logits (V,) float32; ids without a token are -inf."""
+    params = request.params
+    adjusted = apply_penalties(logits, request)
+    if params.temperature == 0:
+        token = int(adjusted.argmax())
+    else:
+        kept = top_k(adjusted / params.temperature, params.top_k)
+        kept = min_p(top_p(kept, params.top_p), params.min_p)
+        place = torch.multinomial(kept.logits.softmax(0), 1, generator=generator)
+        token = int(kept.ids[place])
+    return token, _logprob(logits, token, params)
+
+
+def apply_penalties(logits: Tensor, request: Request) -> Tensor:
+    """Repetition (prompt and answer), presence and frequency (answer), then the biases."""
+    params = request.params
+    answered = Counter(request.generated)
+    repetition = params.repetition_penalty != 1
+    additive = answered and (params.presence_penalty or params.frequency_penalty)
+    if not (repetition or additive or params.logit_bias):
+        return logits
+    logits = logits.clone()
+    if repetition:
+        seen = torch.tensor(sorted({*request.prompt, *answered}))
+        values = logits[seen]
+        factor = params.repetition_penalty
+        logits[seen] = torch.where(values > 0, values / factor, values * factor)
+    if additive:
+        ids = torch.tensor(list(answered))
+        counts = torch.tensor([float(n) for n in answered.values()])
+        logits[ids] -= params.presence_penalty + params.frequency_penalty * counts
+    for token, bias in params.logit_bias.items():
+        if 0 <= token < len(logits):
+            logits[token] += bias
+    return logits
+
+
+def top_k(logits: Tensor, k: int) -> Candidates:
+    """The k best of (V,) logits, in order; all of them, in order, for k = 0."""
+    return Candidates(*logits.topk(min(k or len(logits), len(logits))))
+
+
+def top_p(kept: Candidates, p: float) -> Candidates:
+    """The fewest candidates whose probabilities reach p; always at least one."""
+    if p >= 1:
+        return kept
+    probabilities = kept.logits.softmax(0)
+    before = probabilities.cumsum(0) - probabilities
+    count = int((before < p).sum().clamp(min=1))
+    return Candidates(kept.logits[:count], kept.ids[:count])
+
+
+def min_p(kept: Candidates, p: float) -> Candidates:
+    """Candidates at least p times as likely as the best."""
+    if p == 0:
+        return kept
+    count = int(((kept.logits - kept.logits[0]).exp() >= p).sum().clamp(min=1))
+    return Candidates(kept.logits[:count], kept.ids[:count])
+
+
+def _logprob(logits: Tensor, token: int, params: SamplingParams) -> TokenLogprob | None:
+    if params.logprobs is None:
+        return None
+    logprobs = logits.log_softmax(0)
+    values, ids = logprobs.topk(params.logprobs)
+    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return TokenLogprob(token, float(logprobs[token]), top)

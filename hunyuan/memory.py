@@ -1,0 +1,34 @@
+"""How much memory there is, asked before it is taken."""
+
+from pathlib import Path
+
+import psutil
+
+from hunyuan.errors import DoesNotFitError
+from hunyuan.files import human_bytes
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, within a container's limit if there is one."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = _CGROUP_LIMIT.read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int(_CGROUP_USED.read_text()))
+    except OSError:
+        pass  # not Linux, or no cgroup v2: the machine's own figure stands
+    return free
+
+
+def require_memory(needed: int, what: tuple[str, str], remedy: tuple[str, str]) -> None:
+    """Raise `DoesNotFitError` unless ``needed`` bytes are free; texts in English and Chinese."""
+    free = available_memory()
+    if needed > free:
+        raise DoesNotFitError(
+            f"{what[0]} needs {human_bytes(needed)} of memory, {human_bytes(free)} are free; "
+            f"{remedy[0]}",
+            f"{what[1]}需要 {human_bytes(needed)} 内存，可用 {human_bytes(free)}；{remedy[1]}",
+        )
