@@ -39,7 +39,9 @@ _FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat
 class TensorFile(Protocol):
     """Stored tensors by name, whatever the container."""
 
-    shapes: Mapping[str, tuple[int, ...]]
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every stored tensor, by its stored name."""
 
     def stored_dtype(self, name: str) -> torch.dtype | None:
         """Float type on disk, or None if quantised."""

@@ -22,7 +22,8 @@ from hunyuan.checkpoint.streamed import streamed_logits
 from hunyuan.checkpoint.write import write_gguf_file, write_hf_folder
 from hunyuan.errors import HunyuanError, UsageError
 from hunyuan.files import atomic_file, atomic_folder, require_free_space
-from hunyuan.tokenizer.save import gguf_metadata, save_tokenizer
+from hunyuan.tokenizer.gguf_export import gguf_metadata
+from hunyuan.tokenizer.save import save_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -1,5 +1,6 @@
 """GGUF metadata <-> `ModelConfig`, for the four architectures we read and write."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -41,7 +42,8 @@ def read_gguf_config(file: GGUFFile) -> ModelConfig:
         value = file.metadata.get(f"{architecture}.{key}", default)
         if isinstance(value, list) and len(set(value)) == 1:
             value = value[0]
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
             raise BadDataError(
                 f"{file.path}: metadata {architecture}.{key}={value!r}: a number is needed",
                 f"{file.path}：元数据 {architecture}.{key}={value!r}：应为数字",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hunyuan.checkpoint.hf_config import FamilyName
@@ -75,7 +76,7 @@ def _from_qkv(projection: str, config: ModelConfig) -> Layout:
     queries = config.heads // config.kv_heads
 
     def take(x: Tensor) -> Tensor:
-        groups = x.unflatten(0, (config.kv_heads, queries + 2, config.head_dim))
+        groups: Tensor = torch.unflatten(x, 0, (config.kv_heads, queries + 2, config.head_dim))
         if projection == "q_proj":
             return groups[:, :queries].flatten(0, 2)
         return groups[:, queries + (projection == "v_proj")].flatten(0, 1)
@@ -143,11 +144,11 @@ def gguf_stored_layout(
 
 def _pairs_to_halves(heads: int) -> Layout:
     """llama GGUF stores rotary partners as neighbours; ours lie half a head apart."""
-    return lambda x: x.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(x.shape)
+    return lambda x: torch.unflatten(x, 0, (heads, -1, 2)).transpose(1, 2).reshape(x.shape)
 
 
 def _halves_to_pairs(heads: int) -> Layout:
-    return lambda x: x.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(x.shape)
+    return lambda x: torch.unflatten(x, 0, (heads, 2, -1)).transpose(1, 2).reshape(x.shape)
 
 
 def by_stored_tensor(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, list[str]]]:

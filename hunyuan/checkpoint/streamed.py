@@ -89,7 +89,7 @@ class _Experts(nn.Module):
 
     def forward(self, x_sorted: Tensor, counts: Tensor) -> Tensor:
         outputs = []
-        for expert, x in enumerate(x_sorted.split(counts.tolist())):
+        for expert, x in enumerate(torch.split(x_sorted, counts.tolist())):
             if len(x):
                 inner = F.silu(self._project(x, expert, "gate_proj"))
                 inner = inner * self._project(x, expert, "up_proj")

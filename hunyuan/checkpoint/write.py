@@ -65,7 +65,7 @@ def write_hf_folder(
     ]
     index: dict[str, str] = {}
     for file_name, shard in zip(names, shards, strict=True):
-        # Wider types first: the library maps tensors in place and needs them aligned.
+        # Wider types first keeps every tensor aligned, so that it can be mapped in place.
         ordered = sorted(shard, key=lambda leaf: -dtypes[leaf].itemsize)
         specs = [
             SafetensorsSpec(

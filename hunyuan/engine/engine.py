@@ -6,7 +6,7 @@ dropless: with a capacity, one user's answer would depend on another's tokens.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -100,9 +100,9 @@ class Engine:
         """Token ids of a prompt; a conversation goes through the chat template."""
         if isinstance(prompt, str):
             return self.tokenizer.encode_prompt(prompt)
-        if all(isinstance(item, int) for item in prompt):
-            return [int(i) for i in prompt]  # type: ignore[call-overload]
-        return self.tokenizer.chat_prompt(prompt)  # type: ignore[arg-type]
+        if _is_conversation(prompt):
+            return self.tokenizer.chat_prompt(prompt)
+        return [int(item) for item in prompt]  # type: ignore[call-overload]
 
     def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Request:
         """Queue a request; `step` runs it.
@@ -131,7 +131,9 @@ class Engine:
                 f"上下文只有 {self.context}；请缩短提示、减小 max_tokens 或加大上下文",
             )
         request = Request(ids, params, limit=params.max_tokens or self.context - len(ids))
-        self._texts[request] = TextStream(self.tokenizer, params.stop)
+        self._texts[request] = TextStream(
+            self.tokenizer, params.stop, after_text=not _is_conversation(prompt)
+        )
         generator = torch.Generator()
         if params.seed is None:
             generator.seed()
@@ -221,7 +223,9 @@ class Engine:
 
     def _run(self, segments: list[Segment]) -> torch.Tensor:
         """Forward of all segments as one flat row; logits (n, V) where a token is to be chosen."""
-        ids, positions, last = [], [], []
+        ids: list[int] = []
+        positions: list[int] = []
+        last: list[int] = []
         for s in segments:
             s.request.start()
             ids += s.request.tokens[s.start : s.start + s.count]
@@ -267,6 +271,10 @@ class Engine:
         request.finish_reason = reason
         self._scheduler.remove(request)
         del self._texts[request], self._generators[request]
+
+
+def _is_conversation(prompt: Prompt) -> TypeGuard[Sequence[Message]]:
+    return not isinstance(prompt, str) and any(not isinstance(item, int) for item in prompt)
 
 
 def _with(params: SamplingParams | None, overrides: Mapping[str, Any]) -> SamplingParams:

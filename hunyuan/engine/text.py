@@ -9,11 +9,12 @@ class TextStream:
     """Decodes an answer token by token and watches for stop strings.
 
     Text is held back only while it could still become a stop string or while a character is
-    incomplete; `flush` gives what is left when the answer ends for another reason.
+    incomplete; `flush` gives what is left when the answer ends for another reason. ``after_text``:
+    the answer continues a text, so a leading space belongs to it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self._decoder = tokenizer.stream_decoder()
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], *, after_text: bool) -> None:
+        self._decoder = tokenizer.stream_decoder(after_text=after_text)
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False

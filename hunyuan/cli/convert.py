@@ -1,0 +1,59 @@
+"""``hunyuan convert``: write a checkpoint in another format."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from hunyuan.cli.progress import ProgressLine
+from hunyuan.errors import language
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--dtype",
+    default="keep",
+    show_default=True,
+    metavar="TYPE",
+    help="keep, float32, bfloat16 or float16; keep turns quantised tensors into bfloat16.",
+)
+@click.option("--verify", is_flag=True, help="Compare the logits of both at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def convert(source: str, target: Path, dtype: str, verify: bool, as_json: bool) -> None:
+    """Write SOURCE as TARGET: a GGUF file if the name ends in .gguf, else a Hugging Face folder.
+
+    Streams: needs the memory of about two tensors, whatever the size of the model.
+    """
+    from hunyuan.checkpoint.convert import convert as run
+    from hunyuan.checkpoint.load import locate, parse_dtype
+
+    label = "转换" if language() == "zh" else "converting"
+    line = ProgressLine(label, unit="parameters")
+    result = run(
+        locate(source),
+        target,
+        dtype=None if dtype == "keep" else parse_dtype(dtype),
+        verify=verify,
+        progress=line.update,
+    )
+    line.close()
+    if as_json:
+        print(json.dumps({"target": str(target), "verify": asdict(result) if result else None}))
+        return
+    print(target)
+    if result is None:
+        return
+    if language() == "zh":
+        print(
+            f"logits 最大相差 {result.max_difference:.3g}，平均 {result.mean_difference:.3g}"
+            f"（标准差 {result.spread:.3g}）；首选词元一致 {result.same_argmax:.0%}"
+        )
+    else:
+        print(
+            f"logits differ by at most {result.max_difference:.3g}, mean "
+            f"{result.mean_difference:.3g} (spread {result.spread:.3g}); "
+            f"same first choice at {result.same_argmax:.0%} of positions"
+        )

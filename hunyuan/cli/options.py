@@ -1,0 +1,70 @@
+"""What several verbs ask for in the same words."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hunyuan.cli.progress import ProgressLine
+from hunyuan.errors import language
+
+if TYPE_CHECKING:
+    from hunyuan.engine.engine import Engine
+
+Command = Callable[..., Any]
+
+
+def engine_options(command: Command) -> Command:
+    """``--dtype`` and ``--context``."""
+    for option in (
+        click.option(
+            "--context",
+            type=click.IntRange(1),
+            help="Longest prompt plus answer in tokens. Default: the model's, or what fits.",
+        ),
+        click.option(
+            "--dtype",
+            default="auto",
+            show_default=True,
+            metavar="TYPE",
+            help="auto, float32, bfloat16 or float16.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def sampling_options(command: Command) -> Command:
+    """The sampling parameters that a person sets by hand."""
+    for option in (
+        click.option("--seed", type=int, help="Same seed, same answer."),
+        click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+        click.option("--repetition-penalty", type=float, help="Above 1 repeats less."),
+        click.option("--min-p", type=float, help="Drop tokens below this share of the best."),
+        click.option("--top-p", type=float, help="Keep the most likely tokens up to this sum."),
+        click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all."),
+        click.option("--temperature", type=float, help="0 is greedy; up to 2."),
+        click.option("--max-tokens", type=int, help="Tokens of the answer at most."),
+    ):
+        command = option(command)
+    return command
+
+
+def load_engine(model: str, dtype: str, context: int | None, max_sequences: int) -> "Engine":
+    """Load a model with progress and put an engine on it."""
+    from hunyuan.checkpoint.checkpoint import open_checkpoint
+    from hunyuan.checkpoint.load import load_checkpoint, locate, parse_dtype, tokenizer_of
+    from hunyuan.engine.engine import Engine
+
+    checkpoint = open_checkpoint(locate(model))
+    tokenizer = tokenizer_of(checkpoint)
+    label = "载入" if language() == "zh" else "loading"
+    line = ProgressLine(f"{label} {checkpoint.path.name}", unit="parameters")
+    live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
+    line.close()
+    return Engine(live, tokenizer, context=context, max_sequences=max_sequences)
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """The options a person gave, without those left out."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
