@@ -14,7 +14,7 @@ from hunyuan.errors import UsageError
 from hunyuan.memory import require_memory
 from hunyuan.model.config import Routing
 from hunyuan.model.transformer import Transformer, build
-from hunyuan.tokenizer.load import from_gguf_metadata
+from hunyuan.tokenizer.gguf_vocabulary import from_gguf_metadata
 from hunyuan.tokenizer.load import load_tokenizer as read_tokenizer
 from hunyuan.tokenizer.tokenizer import Tokenizer
 

@@ -27,8 +27,9 @@ def convert(source: str, target: Path, dtype: str, verify: bool, as_json: bool) 
 
     Streams: needs the memory of about two tensors, whatever the size of the model.
     """
+    from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.convert import convert as run
-    from hunyuan.checkpoint.load import locate, parse_dtype
+    from hunyuan.checkpoint.load import parse_dtype
 
     label = "转换" if language() == "zh" else "converting"
     line = ProgressLine(label, unit="parameters")

@@ -52,8 +52,9 @@ def sampling_options(command: Command) -> Command:
 
 def load_engine(model: str, dtype: str, context: int | None, max_sequences: int) -> "Engine":
     """Load a model with progress and put an engine on it."""
+    from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
-    from hunyuan.checkpoint.load import load_checkpoint, locate, parse_dtype, tokenizer_of
+    from hunyuan.checkpoint.load import load_checkpoint, parse_dtype, tokenizer_of
     from hunyuan.engine.engine import Engine
 
     checkpoint = open_checkpoint(locate(model))

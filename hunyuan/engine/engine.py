@@ -102,7 +102,7 @@ class Engine:
             return self.tokenizer.encode_prompt(prompt)
         if _is_conversation(prompt):
             return self.tokenizer.chat_prompt(prompt)
-        return [int(item) for item in prompt]  # type: ignore[call-overload]
+        return [int(item) for item in prompt]  # type: ignore[arg-type]
 
     def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Request:
         """Queue a request; `step` runs it.

@@ -1,0 +1,117 @@
+"""``hunyuan doctor``: what this machine offers and whether the installation works."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from hunyuan import __version__
+from hunyuan.errors import HunyuanError, language
+from hunyuan.files import existing_parent, human_bytes
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Report versions, processor, memory and disk, and compute with a tiny model.
+
+    Ends with exit code 1 if a check fails. The output holds no prompts, keys or file contents.
+    """
+    facts = _facts()
+    checks = {name: _outcome(check) for name, check in _CHECKS.items()}
+    if as_json:
+        print(json.dumps({**facts, "checks": checks}, ensure_ascii=False))
+    else:
+        for key, value in facts.items():
+            print(f"{key:16} {value}")
+        for name, problem in checks.items():
+            print(f"{name:16} {'ok' if problem is None else problem}")
+    failed = [name for name, problem in checks.items() if problem is not None]
+    if failed:
+        raise HunyuanError(
+            f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}",
+            f"{len(checks)} 项检查中有 {len(failed)} 项失败：{'、'.join(failed)}",
+        )
+
+
+def _facts() -> dict[str, Any]:
+    import torch
+
+    from hunyuan.catalogue.store import installed, store
+    from hunyuan.checkpoint.load import dtype_name, fastest_dtype
+    from hunyuan.memory import available_memory
+
+    return {
+        "hunyuan": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "torch": torch.__version__,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "processor": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
+        "fastest_dtype": dtype_name(fastest_dtype()),
+        "memory_free": human_bytes(available_memory()),
+        "disk_free": human_bytes(shutil.disk_usage(existing_parent(store())).free),
+        "models": ", ".join(m.entry.name for m in installed()) or "none",
+        "language": language(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux: the platform module's answer stands
+    return platform.processor() or "unknown"
+
+
+def _outcome(check: Callable[[], str | None]) -> str | None:
+    """The problem a check found, or None; a check that breaks is a problem."""
+    try:
+        return check()
+    except (ImportError, OSError, RuntimeError, HunyuanError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _check_model() -> str | None:
+    """A tiny Hunyuan-shaped model must give the same logits whole and through the cache."""
+    import torch
+
+    from hunyuan.engine.cache import RowCache
+    from hunyuan.engine.request import Request, SamplingParams
+    from hunyuan.engine.scheduler import Segment
+    from hunyuan.model.config import preset
+    from hunyuan.model.transformer import build, init_weights
+
+    model = build(preset("tiny")).to_empty(device="cpu").eval()
+    init_weights(model, torch.Generator().manual_seed(0))
+    ids = torch.arange(12)[None]
+    cache = RowCache(model.config, 1, 12, torch.float32)
+    request = Request(ids[0].tolist(), SamplingParams(), limit=1)
+    with torch.inference_mode():
+        whole = model(ids)
+        steps = [
+            model(ids[:, i : i + 1], torch.tensor([[i]]), cache.view([Segment(request, 0, i, 1)]))
+            for i in range(12)
+        ]
+    difference = float((torch.cat(steps, 1) - whole).abs().max())
+    return None if difference < 1e-4 else f"cached logits differ by {difference:.3g}"
+
+
+def _check_store() -> str | None:
+    """The model store must be writable."""
+    from hunyuan.catalogue.store import store
+
+    folder = existing_parent(store())
+    return None if os.access(folder, os.W_OK) else f"{folder} is not writable"
+
+
+_CHECKS = {"model": _check_model, "store": _check_store}
