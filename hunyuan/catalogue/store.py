@@ -112,19 +112,15 @@ def installed(catalogue: Sequence[Entry] | None = None) -> list[Installed]:
 
 
 def locate(name_or_path: str, catalogue: Sequence[Entry] | None = None) -> Path:
-    """The folder or .gguf file a user means: an existing path as it is, else a pulled model.
+    """The folder or file a user means: an existing path as it is, else a pulled model.
 
-    Raises `UsageError` for a file of another kind, a model that is not pulled yet (with the
-    command that pulls it) and an unknown name (with the nearest known one).
+    Whether what lies there is a checkpoint is for its reader to say. Raises `UsageError` for a
+    model that is not pulled yet (with the command that pulls it) and for an unknown name (with
+    the nearest known one).
     """
     path = Path(name_or_path).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf"):
+    if path.exists():
         return path
-    if path.is_file():
-        raise UsageError(
-            f"{path}: neither a checkpoint folder nor a .gguf file",
-            f"{path}：既不是检查点目录，也不是 .gguf 文件",
-        )
     model = entry(name_or_path, catalogue)
     if installed_manifest(model) is None:
         raise UsageError(

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -111,7 +112,7 @@ def _attempt(
     reserve: int,
 ) -> None:
     done = _size(target)
-    with _open(url, headers, done) as response:
+    with closing(_open(url, headers, done)) as response:
         start, total = _extent(response)
         if response.status == 416:
             # Nothing lies beyond our bytes: complete, or longer than the real thing.
@@ -210,7 +211,7 @@ def _reason(error: BaseException) -> tuple[str, str]:
 def read_small(url: str, *, limit: int, headers: Mapping[str, str]) -> bytes:
     """The content of ``url`` in memory, at most ``limit`` bytes; errors as for `fetch`."""
     try:
-        with _open(url, headers, 0) as response:
+        with closing(_open(url, headers, 0)) as response:
             content = bytearray()
             while chunk := _read(response):
                 content += chunk

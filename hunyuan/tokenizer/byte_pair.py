@@ -77,7 +77,7 @@ class BytePairs:
         self.ids: Collection[int] = frozenset(rules.vocab.values())
         self.prefix_space = rules.prefix_space
         self.byte_level = rules.byte_level
-        self._texts = {text.id: text.text for text in rules.texts}
+        self._texts = frozenset(text.id for text in rules.texts)
         self._native = _native(rules, rules.pre_tokenizer)
         self._inner = self._native
         if (inner := _after_the_first_word(rules.pre_tokenizer)) is not None:
@@ -91,11 +91,11 @@ class BytePairs:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that the token ``id`` spells."""
-        if (text := self._texts.get(id)) is not None:
-            return text.encode()
         token = self._native.id_to_token(id)
         assert token is not None, id
         if self.byte_level:
+            if id in self._texts:
+                return token.encode()
             try:
                 return bytes(map(_BYTE_OF.__getitem__, token))
             except KeyError:

@@ -91,8 +91,9 @@ def _chat_template(folder: Path, config: Json) -> str | None:
             ) from error
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if entry}
-        template = named.get("default")
+        # Named templates; without a default the list itself is reported.
+        named = {e.get("name"): e.get("template") for e in template if isinstance(e, dict)}
+        template = named.get("default", template)
     if template is not None and not isinstance(template, str):
         path = folder / "tokenizer_config.json"
         wanted, wanted_zh = "a text or a list with a 'default'", "文本或含 'default' 的列表"

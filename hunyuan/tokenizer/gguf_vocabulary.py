@@ -136,7 +136,7 @@ def _sentence_piece_rules(
     pieces = {
         token: score
         for token, type, score in zip(tokens, types, scores, strict=True)
-        if type == NORMAL
+        if type == NORMAL or (type == USER_DEFINED and is_text(token))
     }
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
@@ -151,7 +151,6 @@ def _sentence_piece_rules(
         byte_fallback=BYTE in types,
         unknown=unknown,
         fuse_unknown=True,
-        texts=_added_texts(tokens, types),
     )
 
 

@@ -52,7 +52,7 @@ def is_text(added_token: str) -> bool:
     Vocabularies add runs of spaces and single letters that way. Text may become such a token
     wherever it stands, and no guard could be put inside.
     """
-    return len(added_token) == 1 or added_token.isspace()
+    return len(added_token) == 1 or added_token.replace("\u2581", " ").isspace()
 
 
 class Markup:
