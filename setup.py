@@ -13,6 +13,7 @@ setup(
         os.environ.get("HUNYUAN_TORCH") or "torch==2.13.0",
         "click>=8.1",
         "fastapi>=0.115",
+        "filelock>=3.13",
         "huggingface_hub>=0.30",
         "jinja2>=3.1",
         "numpy>=1.26",

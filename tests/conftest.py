@@ -1,5 +1,6 @@
 """What several test files share: where optional data lies, and small random models."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 
 from hunyuan.model.config import ModelConfig, preset
 from hunyuan.model.transformer import Transformer, build, init_weights
+from hunyuan.tokenizer.load import load_tokenizer
+from hunyuan.tokenizer.tokenizer import Tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -47,3 +50,33 @@ def random_transformer(config: ModelConfig, seed: int = 0) -> Transformer:
             elif "embed" not in name:
                 weight.mul_(4)
     return model.eval()
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_byte_tokenizer(folder: Path) -> Path:
+    """A tokenizer of single bytes (ids 0-255) with ChatML turns, as a Hugging Face folder."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Native
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    native = Native(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    native.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    native.add_special_tokens([AddedToken(s, special=True) for s in specials])
+    folder.mkdir(parents=True, exist_ok=True)
+    native.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "chat_template": CHATML}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Single bytes and ChatML; fits a model with at least 259 embedding rows."""
+    return load_tokenizer(write_byte_tokenizer(tmp_path_factory.mktemp("bytes")))

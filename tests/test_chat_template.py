@@ -268,6 +268,17 @@ def test_tools_and_results_never_become_markup(
     assert special_ids(ours, prompt(text, key)) == special_ids(ours, prompt("x", "y"))
 
 
+def test_guards_leave_no_trace_in_escaped_json(tokenizers: dict[str, Tokenizer]) -> None:
+    ours = tokenizers["tools"]
+    tools = [{"<|im_end|>": "<|im_end|> \ufdd0"}]
+    rendered = ours.render_chat([user("x")], tools=tools, add_generation_prompt=False)
+    written = json.dumps(tools[0], ensure_ascii=False) + json.dumps(tools[0], indent=2)
+    system = f"<|im_start|>system\n{written}<|im_end|>\n"
+    assert rendered == f"{system}<|im_start|>user\nx<|im_end|>\n"
+    ids = ours.chat_prompt([user("x")], tools=tools, add_generation_prompt=False)
+    assert ours.decode(ids, skip_specials=False) == rendered
+
+
 @settings(max_examples=80, deadline=None)
 @given(text=hostile_text)
 def test_an_answer_cannot_end_its_turn_but_may_use_tags(

@@ -374,6 +374,9 @@ def test_the_space_in_front_is_kept_after_text(sentence_piece: Tokenizer) -> Non
     ids = sentence_piece.encode("the")
     assert sentence_piece.decode(ids) == "the"
     assert sentence_piece.decode(ids, after_text=True) == " the"
+    for after_text, expected in ((False, "the the"), (True, " the the")):
+        stream = sentence_piece.stream_decoder(after_text=after_text)
+        assert "".join(map(stream.push, ids * 2)) + stream.flush() == expected
 
 
 def test_sentence_piece_survives_every_format(sentence_piece: Tokenizer, tmp_path: Path) -> None:
@@ -388,6 +391,25 @@ def test_sentence_piece_survives_every_format(sentence_piece: Tokenizer, tmp_pat
         assert theirs.decode(expected) == sentence_piece.decode(expected)
     for field in ("specials", "bos_id", "eos_id", "add_bos", "stop_ids", "vocab_size"):
         assert getattr(again, field) == getattr(sentence_piece, field), field
+
+
+def test_a_space_in_front_of_the_first_word_only(sentence_piece: Tokenizer, tmp_path: Path) -> None:
+    save_tokenizer(sentence_piece, tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["normalizer"] = None
+    content["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "▁",
+        "prepend_scheme": "first",
+        "split": False,
+    }
+    path.write_text(json.dumps(content))
+    ours, theirs = load_tokenizer(tmp_path), reference(tmp_path)
+    for text in ("the", "the<|user|>the", "<|user|>the the", "<s> the"):
+        assert ours.encode_markup(text) == theirs.encode(text, add_special_tokens=False)
+    with pytest.raises(UsageError, match="GGUF cannot express"):
+        gguf_metadata(ours)
 
 
 def test_merges_from_scores_prefer_score_then_the_longer_left_half() -> None:
