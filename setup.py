@@ -15,7 +15,7 @@ setup(
         "fastapi>=0.115",
         "filelock>=3.13",
         "huggingface_hub>=0.30",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "numpy>=1.26",
         "psutil>=5.9",
         "regex>=2024.5",

@@ -27,7 +27,8 @@ def _no_room(path: Path, reason: str) -> DoesNotFitError:
     return DoesNotFitError(
         f"{path}: cannot be written, {reason} ({human_bytes(free)} left on the disk); free some "
         "space or raise the limit, and run it again",
-        f"{path}：无法写入，{reason}（磁盘剩余 {human_bytes(free)}）；请清理空间或提高限额后重新运行",
+        f"{path}：无法写入，{reason}（磁盘剩余 {human_bytes(free)}）；"
+        "请清理空间或提高限额后重新运行",
     )
 
 

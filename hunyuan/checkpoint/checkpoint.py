@@ -287,7 +287,8 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
         raise BadDataError(
             f"{folder}: {len(absent)} of {len(names)} shards are missing, first "
             f"{_first(absent)}; download them again",
-            f"{folder}：{len(names)} 个分片中缺少 {len(absent)} 个，如 {_first(absent)}；请重新下载",
+            f"{folder}：{len(names)} 个分片中缺少 {len(absent)} 个，如 {_first(absent)}；"
+            "请重新下载",
         )
     return [folder / name for name in names]
 
@@ -296,7 +297,8 @@ def _pickled(path: Path) -> BadDataError:
     return BadDataError(
         f"{path}: pickled weights can run code when opened, so they are never read; convert them "
         "to safetensors where you trust them",
-        f"{path}：pickle 权重在打开时可能执行代码，因此从不读取；请在可信环境中先转换为 safetensors",
+        f"{path}：pickle 权重在打开时可能执行代码，因此从不读取；"
+        "请在可信环境中先转换为 safetensors",
     )
 
 

@@ -109,7 +109,7 @@ def convert(
         architecture_for(checkpoint.config)
         metadata = {"general.name": source.stem}
         if _has_tokenizer(checkpoint):
-            metadata |= gguf_metadata(tokenizer_of(checkpoint))
+            metadata |= gguf_metadata(tokenizer_of(checkpoint), rows=checkpoint.config.vocab)
         with atomic_file(target) as file:
             write_gguf_file(file, checkpoint.config, dtypes, read, metadata)
             file.flush()

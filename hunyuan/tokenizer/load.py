@@ -9,8 +9,6 @@ from hunyuan.tokenizer.hugging_face import from_folder
 from hunyuan.tokenizer.hunyuan_large import from_ranks
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["from_gguf_metadata", "load_tokenizer"]
-
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a GGUF file or of a folder (tokenizer.json, or one ``*.tiktoken`` file).
