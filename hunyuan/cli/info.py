@@ -1,6 +1,7 @@
 """``hunyuan info``: what a model is and what it needs."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,16 @@ def info(model: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
-    width = max(len(label) for label in facts)
+    labels = _LABELS if language() == "zh" else {key: key.replace("_", " ") for key in facts}
+    width = max(_columns(label) for label in labels.values())
     for key, value in facts.items():
-        label = _LABELS.get(key, key) if language() == "zh" else key.replace("_", " ")
-        print(f"{label:{width}}  {_readable(key, value)}")
+        padding = " " * (width - _columns(labels[key]))
+        print(f"{labels[key]}{padding}  {_readable(key, value)}")
+
+
+def _columns(text: str) -> int:
+    """Terminal columns of a text: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _facts(model: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from hunyuan.model.moe import ExpertBank, MoE
 from hunyuan.model.rope import inverse_frequencies, rotation
 from hunyuan.model.routing import Routes
 
+# Elements of the head widened to float32 at a time: 4 MB.
+_WIDENED_ELEMENTS = 1 << 20
+
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
@@ -103,9 +106,20 @@ class Transformer(nn.Module):
         return self.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., D) -> logits (..., V) float32."""
-        head = self.model.embed_tokens if self.config.tied else self.lm_head
-        return F.linear(hidden, head.weight).float()
+        """Hidden states (..., D) -> logits (..., V), computed in float32 whatever the weights are.
+
+        A bfloat16 product would round logits around 25 to multiples of 1/8, and the two best
+        tokens would often tie. The weights are widened a few rows at a time, within the cache of
+        the processor.
+        """
+        weight = (self.model.embed_tokens if self.config.tied else self.lm_head).weight
+        if weight.dtype == torch.float32:
+            return F.linear(hidden, weight)
+        rows = max(1, _WIDENED_ELEMENTS // self.config.hidden)
+        wide = hidden.float()
+        return torch.cat(
+            [F.linear(wide, part.float()) for part in torch.split(weight, rows)], dim=-1
+        )
 
 
 def init_weights(model: Transformer, generator: torch.Generator | None = None) -> None:
