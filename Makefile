@@ -12,7 +12,7 @@ PORT ?= 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 export HUNYUAN_TORCH := $(firstword $(TORCH))
 
 .PHONY: run test check fix clean
