@@ -1,5 +1,6 @@
 """Listening: address checks before anything is loaded, and a server that says when it is ready."""
 
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -32,7 +33,9 @@ def run(app: FastAPI, host: str, port: int, *, on_ready: Callable[[str], None]) 
     )
     shown = f"[{host}]" if ":" in host else host
     server = _Server(config, lambda: on_ready(f"http://{shown}:{port}"))
-    server.run(sockets=[listener])
+    # uvicorn raises the signal again after a clean shutdown; being stopped is no failure here.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
