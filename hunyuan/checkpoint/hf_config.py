@@ -114,6 +114,9 @@ _HARMLESS = frozenset(
     ]
 )
 
+# Settings of picture and video parts that the text model's files carry along.
+_OTHER_KINDS = ("vit_", "anyres_", "unpad_", "image_", "video_")
+
 # Switches whose only supported value is the one that means "off" (or the usual form).
 _FIXED: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -258,7 +261,7 @@ def _check_keys(raw: Mapping[str, Any], family: FamilyName, where: str) -> None:
                 f"{where}: {key}={value!r} is not supported; supported: {_FIXED[key][0]!r}",
                 f"{where}：不支持 {key}={value!r}；支持的取值：{_FIXED[key][0]!r}",
             )
-        if key not in known and not key.startswith(("vit_", "anyres_", "unpad_")):
+        if key not in known and not key.startswith(_OTHER_KINDS):
             near = get_close_matches(key, sorted(known), 1)
             hint = f"did you mean {near[0]}?" if near else "remove it if it has no effect"
             hint_zh = f"是否想用 {near[0]}？" if near else "若无作用请删除"
