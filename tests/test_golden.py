@@ -82,6 +82,29 @@ def test_cached_runs_equal_the_reference(folder: Path, sizes: list[int]) -> None
     assert (found - expected["logits"][0]).abs().max() < 1e-4
 
 
+def test_batched_decode_equals_the_reference(folder: Path) -> None:
+    """Two sequences in one flat row a step: one decodes token by token while the other prefills."""
+    expected = expected_of(folder)
+    model = hunyuan.load_model(folder)
+    ids = expected["input_ids"]
+    cache = RowCache(model.config, 3, 48, torch.float32)
+    requests = [Request(row.tolist(), SamplingParams(), limit=1) for row in ids]
+    found: list[list[torch.Tensor]] = [[], []]
+    done = [0, 0]
+    with torch.inference_mode():
+        while min(done) < 48:
+            counts = [min(1, 48 - done[0]), min(9, 48 - done[1])]
+            parts = [i for i in (0, 1) if counts[i]]
+            view = cache.view([Segment(requests[i], 2 - i, done[i], counts[i]) for i in parts])
+            flat = torch.cat([ids[i, done[i] : done[i] + counts[i]] for i in parts])
+            places = torch.cat([torch.arange(done[i], done[i] + counts[i]) for i in parts])
+            logits = model(flat[None], places[None], view)[0]
+            for i, piece in zip(parts, logits.split([counts[i] for i in parts]), strict=True):
+                found[i].append(piece)
+                done[i] += len(piece)
+    assert (torch.stack([torch.cat(f) for f in found]) - expected["logits"]).abs().max() < 1e-4
+
+
 def test_bfloat16_drifts_no_more_than_the_reference(folder: Path) -> None:
     """Median of the logits' difference, and share of equal routes: near-ties flip experts.
 
