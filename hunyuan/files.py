@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from hunyuan.errors import DoesNotFitError
+from hunyuan.errors import DoesNotFitError, HunyuanError
 
 PARTIAL = ".partial"
 
@@ -54,13 +54,21 @@ def require_free_space(path: Path, needed: int) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, quota or file size limit into the one-line error a user can act on."""
+    """Turn what the system says while ``path`` is written into a one-line error.
+
+    A full disk, quota or file size limit is a `DoesNotFitError`; any other refusal, such as a
+    folder that may not be written, a `HunyuanError`.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _no_room(path, str(error.strerror).lower()) from error
-        raise
+        where = error.filename or path
+        raise HunyuanError(
+            f"{where}: {error.strerror or error}; choose another place or correct it",
+            f"{where}：{error.strerror or error}；请换一个位置或更正后重试",
+        ) from error
 
 
 @contextmanager
@@ -69,6 +77,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     aside = path.with_name(path.name + PARTIAL)
     with disk_errors(path):
         try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
             with aside.open("wb") as file:
                 yield file
                 file.flush()

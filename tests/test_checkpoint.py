@@ -432,6 +432,23 @@ def test_convert_leaves_nothing_behind_when_the_disk_is_full(large: Path, tmp_pa
     assert not list(tmp_path.glob("out*"))
 
 
+def test_targets_in_new_folders_and_in_forbidden_ones(tmp_path: Path) -> None:
+    family, changes = FAMILIES["llama"]
+    model = random_transformer(replace(preset("tiny"), **changes))
+    source = write_folder(tmp_path / "m", model, family)
+    convert(source, tmp_path / "new" / "er" / "x.GGUF")
+    assert open_checkpoint(tmp_path / "new" / "er" / "x.GGUF").gguf is not None
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(HunyuanError, match="file"):
+        convert(source, tmp_path / "file" / "x.gguf")
+
+
+def test_a_single_safetensors_file_stands_for_its_folder(large: Path) -> None:
+    assert open_checkpoint(large / "model.safetensors").path == large
+    save_file({"x": torch.ones(1)}, large / "other.safetensors")
+    refused(large / "other.safetensors", BadDataError, "other.safetensors")
+
+
 def test_convert_asks_for_disk_first(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         raise _pickled(path)
     if path.suffix == ".safetensors":
+        if path not in _shards(path.parent):
+            raise BadDataError(
+                f"{path}: does not hold the weights of this folder; give the folder itself",
+                f"{path}：不是该目录的权重文件；请直接指定目录",
+            )
         return _open_folder(path.parent)
     return _open_gguf(path)
 

@@ -105,7 +105,7 @@ def convert(
         )
         return _require_equal(compare_logits(checkpoint, open_checkpoint(written), lossless))
 
-    if target.suffix == ".gguf":
+    if target.suffix.lower() == ".gguf":
         architecture_for(checkpoint.config)
         metadata = {"general.name": source.stem}
         if _has_tokenizer(checkpoint):
