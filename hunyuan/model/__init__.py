@@ -11,4 +11,7 @@ The letters of tensor shapes, the same in the whole package:
     S  keys attended to      K  key/value heads          N  rows of a flat token list, B * T
     V  vocabulary rows       C  width of one head        G  tokens of one capacity group
     L  layers                U  cache slots, ceil(L / share)
+
+"Paper" is the Hunyuan-Large report, arXiv 2411.02265; "specification" this project's own account of
+it and of the published configurations, whose sections are cited by number.
 """
