@@ -194,6 +194,82 @@ def test_a_conversation_survives_a_reload_and_can_be_cleared(page: Any, script: 
     assert page.locator("li").count() == 0
 
 
+def test_a_new_chat_takes_nothing_from_the_answer_it_interrupts(page: Any, script: Script) -> None:
+    script.text = None
+    ask(page, "old")
+    until(page, "document.querySelector('li.assistant .body').textContent.length > 5")
+    page.click("#new")
+    until(page, "document.getElementById('send').textContent === 'Send'")
+    assert page.evaluate("JSON.parse(localStorage.hunyuan).messages") == []
+    assert page.locator("li").count() == 0
+
+
+def test_an_unanswered_question_is_not_sent_with_the_next(page: Any, script: Script) -> None:
+    page.click("#settings-button")
+    page.fill("#max-tokens", "9999")
+    ask(page, "too long an answer")
+    finished(page)
+    page.fill("#max-tokens", "50")
+    script.text = "fine"
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "next")
+    assert [m["content"] for m in sent.value.post_data_json["messages"]] == ["next"]
+    finished(page)
+
+
+def test_a_foreign_store_does_not_break_the_page(page: Any, script: Script) -> None:
+    for stored in ('{"messages": 5}', '{"messages": [{"role": "user"}]}', "[", '"x"'):
+        page.evaluate("text => localStorage.setItem('hunyuan', text)", stored)
+        page.reload()
+        page.wait_for_selector("#examples button")
+
+
+def test_enter_that_ends_a_composition_does_not_send(page: Any, script: Script) -> None:
+    page.fill("#input", "ni hao")
+    for mark in ("isComposing: true", "keyCode: 229"):
+        page.evaluate(
+            "document.getElementById('input').dispatchEvent(new KeyboardEvent('keydown', "
+            f"{{key: 'Enter', bubbles: true, cancelable: true, {mark}}}))"
+        )
+    assert page.locator("li").count() == 0
+
+
+def test_code_that_cannot_be_copied_is_selected(page: Any, script: Script) -> None:
+    """Browsers give pages on plain HTTP elsewhere no clipboard."""
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    script.text = CODE
+    ask(page, "code")
+    finished(page)
+    page.click(".code-head button")
+    until(page, "document.querySelector('.code-head button').textContent.startsWith('Selected')")
+    assert page.evaluate("getSelection().toString()") == "print('海')"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a ```b``` c", [["P", "a ```b``` c"]]),
+        ("````md\n```\nx\n```\n````\nend", [["DIV", "```\nx\n```"], ["P", "end"]]),
+        ("~~~\nopen", [["DIV", "open"]]),
+        ("one\n```\n\n```", [["P", "one"], ["DIV", ""]]),
+    ],
+)
+def test_fences_at_any_state_of_writing(page: Any, text: str, parts: list[list[str]]) -> None:
+    """Letter by letter and at once end in the same elements."""
+    for steps in (range(len(text), len(text) + 1), range(len(text) + 1)):
+        found = page.evaluate(
+            """async ([texts]) => {
+              const { render } = await import('/static/render.js');
+              const target = document.createElement('div');
+              for (const text of texts) render(target, text, {copy: ''});
+              return [...target.children].map(
+                (n) => [n.tagName, (n.querySelector('code') ?? n).textContent]);
+            }""",
+            [[text[:n] for n in steps]],
+        )
+        assert found == parts
+
+
 def test_both_languages(browser: Any, served: Served, script: Script) -> None:
     script.text = "好"
     for page in opened(browser, served, "zh-CN"):

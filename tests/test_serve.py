@@ -287,6 +287,54 @@ def test_a_broken_engine_is_reported_not_waited_for(
         assert (status, content["error"]["code"]) == (503, "unavailable")
 
 
+def test_one_request_that_breaks_our_code_hurts_no_other(
+    make_engine: Callable[..., Engine],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = make_engine()
+    encode = engine.encode
+
+    def broken(prompt: Any) -> list[int]:
+        if "secret" in str(prompt):
+            raise KeyError("secret")
+        return encode(prompt)
+
+    monkeypatch.setattr(engine, "encode", broken)
+    with serving(engine) as served:
+        bad = body(messages=[{"role": "user", "content": "secret"}])
+        status, _, content = served.raw("POST", "/v1/chat/completions", bad)
+        assert (status, content["error"]["message"]) == (500, "internal error (KeyError)")
+        assert served.raw("POST", "/v1/chat/completions", body())[0] == 200
+        assert served.raw("GET", "/health")[0] == 200
+    assert "KeyError in " in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_broken_route_is_answered_and_logged_without_its_text(
+    make_engine: Callable[..., Engine],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise KeyError("secret")
+
+    with serving(make_engine()) as served:
+        monkeypatch.setattr(served.app.state.bridge, "start", broken)
+        status, headers, content = served.raw("POST", "/v1/chat/completions", body())
+    assert (status, content["error"]["type"]) == (500, "server_error")
+    assert "content-security-policy" in headers
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperature": 1e-40}, {"temperature": 0.0001, "repetition_penalty": 0.01}]
+)
+def test_extreme_settings_do_not_break_the_engine(served: Served, change: dict) -> None:
+    assert served.raw("POST", "/v1/chat/completions", body(**change))[0] == 200
+    assert served.raw("GET", "/health")[0] == 200
+
+
 def test_keep_alives_while_a_prompt_is_computed(
     make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +364,18 @@ def test_keep_alives_while_a_prompt_is_computed(
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role", ""),
         ({"messages": [{"role": "user"}]}, "messages.0.content", ""),
         ({"temperature": 9}, None, "temperature=9"),
-        ({"temperature": "hot"}, "temperature", ""),
+        ({"temperature": "0.5"}, "temperature", ""),
+        ({"max_tokens": True}, "max_tokens", ""),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty", "at least 0.01"),
+        ({"stream": "yes"}, "stream", ""),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0",
+            "'image_url' cannot be read",
+        ),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", ""),
+        ({"functions": [{"name": "f"}]}, "functions", "functions="),
+        ({"audio": {"voice": "x"}}, "audio", "audio="),
         ({"n": 2}, "n", "n=2 is not supported"),
         ({"tools": [{"type": "function"}]}, "tools", "tools="),
         ({"response_format": {"type": "json_object"}}, "response_format", "json_object"),
@@ -451,7 +510,60 @@ def test_open_addresses_need_a_key_and_ports_must_be_free() -> None:
     check_address("127.0.0.1", port, None)
 
 
+def test_checking_an_address_does_not_wait_for_torch() -> None:
+    code = "import hunyuan.serve.run, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # ---------------------------------------------------------------- the command
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from conftest import random_transformer
+from hunyuan import Engine
+from hunyuan.model.config import preset
+from hunyuan.serve.api import create_app
+from hunyuan.serve.run import run
+from hunyuan.tokenizer.load import load_tokenizer
+engine = Engine(random_transformer(preset("tiny")), load_tokenizer(Path(sys.argv[1])))
+step = engine.step
+def slow():
+    time.sleep(0.02)
+    return step()
+engine.step = slow
+run(create_app(engine, "tiny"), "127.0.0.1", 0, on_ready=lambda url: print(url, flush=True))
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_open_streams_and_the_server(number: int, tokenizer_folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tokenizer_folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().strip()
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        stream = client.chat.completions.create(model="tiny", messages=HI, stream=True, **LONG)
+        events = iter(stream)
+        next(events)
+        process.send_signal(number)
+        with pytest.raises(openai.APIError, match="the server is stopping"):
+            list(events)
+        client.close()
+        assert process.wait(timeout=10) == 0
+        assert process.stdout.read() == "ended\n"
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.weights

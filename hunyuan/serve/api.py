@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,8 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
-from hunyuan.engine.engine import Engine
-from hunyuan.engine.request import Chunk, TokenLogprob
+from hunyuan.engine.request import Chunk, Completion, TokenLogprob
 from hunyuan.errors import HunyuanError, Language
 from hunyuan.serve import errors
 from hunyuan.serve.bridge import Bridge, Ticket
@@ -25,14 +23,15 @@ from hunyuan.serve.guard import Guard
 from hunyuan.serve.schema import ChatRequest
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from hunyuan.engine.engine import Engine
 
 STATIC = Path(__file__).parent / "static"
 KEEP_ALIVE_SECONDS = 5.0
 
 
 def create_app(
-    engine: Engine,
+    engine: "Engine",
     model_id: str,
     *,
     host: str = "127.0.0.1",
@@ -51,17 +50,17 @@ def create_app(
         try:
             yield
         finally:
-            await asyncio.to_thread(app.state.bridge.stop)
+            await stop_engine(app)
 
     # The interactive documentation of FastAPI loads scripts from elsewhere; the schema stays.
     app = FastAPI(title="hunyuan", docs_url=None, redoc_url=None, lifespan=lifespan)
     created = int(time.time())
 
     @app.get("/health")
-    def health() -> JSONResponse:
+    async def health(request: Request) -> JSONResponse:
         failure = app.state.bridge.failure
         if failure is not None:
-            return JSONResponse({"status": "failed", "reason": failure}, 503)
+            return errors.reply_to(failure, _language(request))
         return JSONResponse({"status": "ok"})
 
     def card() -> dict[str, Any]:
@@ -90,9 +89,8 @@ def create_app(
         ticket = await bridge.start(body.conversation(), body.params())
         answer = Answer(model_id, engine.tokenizer, ticket)
         if body.stream:
-            usage = body.stream_options is not None and body.stream_options.include_usage
             return StreamingResponse(
-                answer.events(bridge, usage, lang),
+                answer.events(bridge, body.include_usage, lang),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             )
@@ -106,6 +104,11 @@ def create_app(
     _add_error_handlers(app)
     app.add_middleware(Guard, host=host, api_key=api_key)
     return app
+
+
+async def stop_engine(app: FastAPI) -> None:
+    """End the engine thread of an application of `create_app`; open streams end with an error."""
+    await asyncio.to_thread(app.state.bridge.stop)
 
 
 class Answer:
@@ -122,14 +125,15 @@ class Answer:
 
     async def whole(self, bridge: Bridge, request: Request) -> Response:
         """The complete answer; gives up when the client does."""
-        finished = asyncio.ensure_future(bridge.complete(self._ticket))
-        gone = asyncio.ensure_future(_disconnected(request))
+        finished = asyncio.create_task(self._finished())
+        gone = asyncio.create_task(_disconnected(request))
         try:
             await asyncio.wait((finished, gone), return_when=asyncio.FIRST_COMPLETED)
             if not finished.done():
                 return Response(status_code=499)  # nobody is there to read it
             completion = finished.result()
         finally:
+            bridge.cancel(self._ticket)
             finished.cancel()
             gone.cancel()
         logprobs = None
@@ -154,22 +158,20 @@ class Answer:
         self, bridge: Bridge, include_usage: bool, lang: Language
     ) -> AsyncIterator[str]:
         """Server-sent events: role, text, finish reason, usage if asked for, [DONE]."""
-        chunks = bridge.chunks(self._ticket)
         try:
             yield self._event({"role": "assistant", "content": ""}, None, include_usage)
-            following = asyncio.ensure_future(anext(chunks))
             while True:
-                ready, _ = await asyncio.wait((following,), timeout=KEEP_ALIVE_SECONDS)
-                if not ready:
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                        chunk = await self._ticket.next()
+                except TimeoutError:
                     yield ": keep-alive\n\n"
                     continue
-                chunk = following.result()
                 if chunk.text or chunk.logprob is not None:
                     yield self._event({"content": chunk.text}, chunk, include_usage)
                 if chunk.finish_reason is not None:
                     yield self._event({}, Chunk("", None, None, chunk.finish_reason), include_usage)
                     break
-                following = asyncio.ensure_future(anext(chunks))
             if include_usage:
                 last = {**self._head, "object": "chat.completion.chunk", "choices": []}
                 yield _data({**last, "usage": self._usage()})
@@ -179,6 +181,12 @@ class Answer:
         finally:
             # Also when the client has gone: frees the request's place at once.
             bridge.cancel(self._ticket)
+
+    async def _finished(self) -> Completion:
+        while (await self._ticket.next()).finish_reason is None:
+            pass
+        assert self._ticket.request is not None
+        return self._ticket.request.completion()
 
     def _event(self, delta: dict[str, Any], chunk: Chunk | None, usage: bool) -> str:
         logprobs = None
@@ -245,8 +253,11 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        # Where a field may have several types pydantic reports each; the deepest was meant.
+        first = max(error.errors(), key=lambda found: len(found["loc"]))
+        parts = [str(part) for part in first["loc"] if part != "body"]
+        # Beside names and places the location tells which member of a union was tried.
+        where = ".".join(p for p in parts if p not in ("str", "[key]") and "list[" not in p)
         chinese = _language(request) == "zh"
         if first["type"] == "json_invalid":
             text = "请求体不是有效的 JSON" if chinese else "the body is not valid JSON"
@@ -256,10 +267,11 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
+        path, method = request.url.path[:80], request.method
+        ours: dict[int, dict[Language, str]] = {
+            404: {"en": f"there is nothing at {path}", "zh": f"{path} 不存在"},
+            405: {"en": f"{path} does not answer {method}", "zh": f"{path} 不支持 {method} 方法"},
+        }
+        text = ours.get(error.status_code, {}).get(_language(request), str(error.detail))
         code = "request_too_large" if error.status_code == 413 else None
-        return errors.reply(error.status_code, str(error.detail), code=code, headers=error.headers)
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.exception("a request failed")
-        return errors.reply(500, f"internal error {type(error).__name__}", code="server_error")
+        return errors.reply(error.status_code, text, code=code, headers=error.headers)

@@ -4,19 +4,24 @@ The engine thread owns the engine: everything that touches it happens there, bet
 event loop puts orders into an inbox; chunks come back through each request's own queue. The
 thread sleeps while there is nothing to do. If it dies, every open request gets the error and the
 server reports itself unhealthy.
+
+Limits: prompts are encoded on the engine thread too, so that a very long one delays the others by
+the time its encoding takes.
 """
 
 import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hunyuan.engine.engine import Engine
-from hunyuan.engine.request import Chunk, Completion, Request, SamplingParams
+from hunyuan.engine.request import Chunk, Request, SamplingParams
 from hunyuan.errors import HunyuanError
+
+if TYPE_CHECKING:  # the engine imports torch, which checking an address must not wait for
+    from hunyuan.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,11 @@ class UnavailableError(HunyuanError):
     """The engine is stopped or broken."""
 
 
-@dataclass(eq=False)
+class InternalError(HunyuanError):
+    """Our own mistake, met by one request only."""
+
+
+@dataclass(eq=False, slots=True)
 class Ticket:
     """One request on its way through the engine."""
 
@@ -47,6 +56,22 @@ class Ticket:
         except RuntimeError:
             self.cancelled = True  # the loop is gone, and with it whoever asked
 
+    async def accepted(self) -> Request:
+        """The engine's request, once it has taken the order; raises why it did not."""
+        item = await self.queue.get()
+        if isinstance(item, HunyuanError):
+            raise item
+        assert isinstance(item, Request), "the first thing an order gets is its request"
+        return item
+
+    async def next(self) -> Chunk:
+        """The next piece of the answer; cancelling the wait loses none. Raises why it broke off."""
+        item = await self.queue.get()
+        if isinstance(item, HunyuanError):
+            raise item
+        assert isinstance(item, Chunk), "an accepted order gets nothing but chunks"
+        return item
+
 
 class Bridge:
     """Runs an engine in a thread of its own.
@@ -54,75 +79,45 @@ class Bridge:
     ``max_waiting`` requests may wait for a place; one more raises `OverloadedError`.
     """
 
-    def __init__(self, engine: Engine, *, max_waiting: int = 64) -> None:
+    def __init__(self, engine: "Engine", *, max_waiting: int = 64) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
         self._orders: deque[Ticket] = deque()
         self._open: dict[Request, Ticket] = {}
         self._wake = threading.Condition()
         self._stopping = False
-        self._failure: str | None = None
+        self._failure: UnavailableError | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
-    def failure(self) -> str | None:
+    def failure(self) -> UnavailableError | None:
         """Why no request can be served, or None."""
-        if self._failure is None and not self._thread.is_alive():
-            return "the engine is stopped"
         return self._failure
-
-    @property
-    def open_requests(self) -> int:
-        """Requests that wait or run."""
-        return len(self._orders) + self._engine.waiting + self._engine.running
 
     async def start(self, messages: Sequence[Mapping[str, Any]], params: SamplingParams) -> Ticket:
         """Submit a conversation and wait until the engine has accepted it.
 
         Raises what `Engine.submit` raises, `OverloadedError` and `UnavailableError`.
         """
-        self._require_alive()
-        if len(self._orders) + self._engine.waiting >= self._max_waiting:
-            raise OverloadedError(
-                f"{self._max_waiting} requests are waiting already; try again later",
-                f"已有 {self._max_waiting} 个请求在等待；请稍后再试",
-            )
         ticket = Ticket(messages, params, asyncio.get_running_loop())
         with self._wake:
+            # Under the lock: an order placed while the thread dies would wait for ever.
+            if self._failure is not None:
+                raise self._failure
+            if len(self._orders) + self._engine.waiting >= self._max_waiting:
+                raise OverloadedError(
+                    f"{self._max_waiting} requests are waiting already; try again later",
+                    f"已有 {self._max_waiting} 个请求在等待；请稍后再试",
+                )
             self._orders.append(ticket)
             self._wake.notify()
         try:
-            accepted = await ticket.queue.get()
+            await ticket.accepted()
         except asyncio.CancelledError:
             self.cancel(ticket)
             raise
-        if isinstance(accepted, HunyuanError):
-            raise accepted
-        assert isinstance(accepted, Request)
-        ticket.request = accepted
         return ticket
-
-    async def chunks(self, ticket: Ticket) -> AsyncIterator[Chunk]:
-        """The answer as it comes; leaving the iterator early cancels the request."""
-        try:
-            while True:
-                item = await ticket.queue.get()
-                if isinstance(item, HunyuanError):
-                    raise item
-                assert isinstance(item, Chunk)
-                yield item
-                if item.finish_reason is not None:
-                    return
-        finally:
-            self.cancel(ticket)
-
-    async def complete(self, ticket: Ticket) -> Completion:
-        """The whole answer."""
-        async for _ in self.chunks(ticket):
-            pass
-        assert ticket.request is not None
-        return ticket.request.completion()
 
     def cancel(self, ticket: Ticket) -> None:
         """Give a request up; harmless if it has ended."""
@@ -133,18 +128,11 @@ class Bridge:
             self._wake.notify()
 
     def stop(self) -> None:
-        """End the thread after its current step; open requests get an error."""
+        """End the thread after its current step; open requests get an error. May be repeated."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join()
-
-    def _require_alive(self) -> None:
-        if self.failure is not None:
-            raise UnavailableError(
-                f"the engine cannot serve: {self.failure}; restart the server",
-                f"引擎无法服务：{self.failure}；请重启服务",
-            )
 
     # ------------------------------------------------------------ the engine thread
 
@@ -157,11 +145,15 @@ class Bridge:
                     ticket.deliver(chunk)
                     if chunk.finish_reason is not None:
                         del self._open[request]
-            self._fail("the server is stopping")
+            self._fail("the server is stopping", "服务正在停止")
         except Exception as error:
             # Whatever broke, clients must hear of it rather than wait for ever.
             log.exception("the engine thread failed")
-            self._fail(f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            self._fail(
+                f"the engine failed ({reason}); restart the server",
+                f"引擎出错（{reason}）；请重启服务",
+            )
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when it is time to end."""
@@ -179,16 +171,39 @@ class Bridge:
             except HunyuanError as error:
                 ticket.deliver(error)
                 continue
+            except Exception as error:
+                # Nothing runs yet for this request, so the others need not suffer from it.
+                log.error("a request could not be submitted: %s", place_of(error))
+                ticket.deliver(internal(error))
+                continue
             self._open[request] = ticket
             ticket.request = request
             ticket.deliver(request)
             if ticket.cancelled:
                 request.cancel()
 
-    def _fail(self, reason: str) -> None:
-        self._failure = reason
-        error = UnavailableError(f"the engine stopped: {reason}", f"引擎已停止：{reason}")
-        for ticket in (*self._open.values(), *self._orders):
+    def _fail(self, en: str, zh: str) -> None:
+        error = UnavailableError(en, zh)
+        with self._wake:
+            self._failure = error
+            tickets = (*self._open.values(), *self._orders)
+            self._open.clear()
+            self._orders.clear()
+        for ticket in tickets:
             ticket.deliver(error)
-        self._open.clear()
-        self._orders.clear()
+
+
+def internal(error: Exception) -> InternalError:
+    """What a client is told of an exception that is our own mistake."""
+    kind = type(error).__name__
+    return InternalError(f"internal error ({kind})", f"内部错误（{kind}）")
+
+
+def place_of(error: Exception) -> str:
+    """Type and place of an exception for a log; its text could quote a prompt."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    return f"{type(error).__name__} in {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

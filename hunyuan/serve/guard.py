@@ -1,4 +1,4 @@
-"""What stands before every request: Host, key and size checks; security headers behind it.
+"""What stands around every request: Host, key and size checks, security headers, a last resort.
 
 A server on the loopback address is reachable from any web page in the same browser. Requests with
 a foreign Host header (DNS rebinding) are refused, no CORS header is ever sent, and a JSON body
@@ -6,14 +6,18 @@ must say so, which a page elsewhere cannot do without a preflight that fails.
 """
 
 import hmac
+import logging
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hunyuan.serve import errors
+from hunyuan.serve.bridge import internal, place_of
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -34,7 +38,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, host: str, api_key: str | None) -> None:
         self._app = app
         self._loopback = host in LOOPBACK
-        self._api_key = api_key
+        self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with a body limit and the security headers."""
@@ -43,10 +47,16 @@ class Guard:
             return
         headers = Headers(scope=scope)
         size = 0
+        started = False
 
         async def secured(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                started = True
+                sent = MutableHeaders(scope=message)
+                sent.update(SECURITY_HEADERS)
+                # An updated server must not meet the page of the old one.
+                sent.setdefault("Cache-Control", "no-cache")
             await send(message)
 
         async def limited() -> Message:
@@ -61,17 +71,26 @@ class Guard:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             await refusal(scope, receive, secured)
-        else:
+            return
+        try:
             await self._app(scope, limited, secured)
+        except Exception as error:
+            # Our own mistake. The client gets the usual shape, the log no text of a prompt.
+            log.error("%s %s failed: %s", scope["method"], scope["path"], place_of(error))
+            if started:
+                raise
+            lang = errors.language_of(headers.get("accept-language"))
+            await errors.reply_to(internal(error), lang)(scope, receive, secured)
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         chinese = errors.language_of(headers.get("accept-language")) == "zh"
         if self._loopback and _without_port(headers.get("host", "")) not in LOOPBACK:
             text = "Host 请求头不是本机地址" if chinese else "the Host header is not this machine"
             return errors.reply(403, text, code="host_not_allowed")
-        if self._api_key is not None and scope["path"].startswith("/v1"):
-            given = headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {self._api_key}".encode()):
+        if self._authorization is not None and scope["path"].startswith("/v1"):
+            # Header values arrive as Latin-1; back to the bytes that were sent.
+            given = headers.get("authorization", "").encode("latin-1")
+            if not hmac.compare_digest(given, self._authorization):
                 text = (
                     "缺少 API 密钥或密钥错误；请在 Authorization: Bearer 中给出"
                     if chinese
@@ -99,7 +118,7 @@ def _without_port(host: str) -> str:
     """``localhost:8000`` -> ``localhost``, ``[::1]:8000`` -> ``::1``."""
     if host.startswith("["):
         return host[1:].split("]")[0]
-    return host.split(":")[0]
+    return host.split(":")[0].lower()
 
 
 def _too_large(headers: Headers) -> str:

@@ -1,18 +1,25 @@
 """Listening: address checks before anything is loaded, and a server that says when it is ready."""
 
-import contextlib
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 
 from hunyuan.errors import HunyuanError, UsageError
 from hunyuan.serve.guard import LOOPBACK
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 
 def check_address(host: str, port: int, api_key: str | None) -> None:
-    """Refuse an open address without a key, and a port that is taken; called before loading."""
+    """Refuse an open address without a key, and a port that is taken; called before loading.
+
+    Raises `UsageError` for the first, `HunyuanError` for the second.
+    """
     if host not in LOOPBACK and not api_key:
         raise UsageError(
             f"host={host} is reachable from other machines: set HUNYUAN_API_KEY, or use 127.0.0.1",
@@ -21,9 +28,14 @@ def check_address(host: str, port: int, api_key: str | None) -> None:
     _bind(host, port).close()
 
 
-def run(app: FastAPI, host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; ``on_ready`` gets the address once requests are answered."""
+def run(app: "FastAPI", host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
+    """Serve an application of `create_app` until SIGINT or SIGTERM, then return.
+
+    ``on_ready`` gets the address once requests are answered; port 0 takes a free one.
+    """
     listener = _bind(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -31,16 +43,13 @@ def run(app: FastAPI, host: str, port: int, *, on_ready: Callable[[str], None]) 
         timeout_graceful_shutdown=3,
         server_header=False,
     )
-    shown = f"[{host}]" if ":" in host else host
-    server = _Server(config, lambda: on_ready(f"http://{shown}:{port}"))
-    # uvicorn raises the signal again after a clean shutdown; being stopped is no failure here.
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+    _Server(config, app, lambda: on_ready(url)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: "FastAPI", ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._app = app
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -48,13 +57,36 @@ class _Server(uvicorn.Server):
         if self.started:
             self._ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        from hunyuan.serve.api import stop_engine
+
+        # First, so that open streams end at once with an error and not when their time is up.
+        await stop_engine(self._app)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The inherited one raises the signal again afterwards; a stop that was asked for is
+        # a success.
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
 
 def _bind(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise HunyuanError(
             f"{host}:{port} cannot be listened on ({error.strerror}); choose another with --port",

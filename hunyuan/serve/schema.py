@@ -1,56 +1,61 @@
 """OpenAI's chat completion request, as far as this server understands it.
 
 Unknown fields are ignored, as clients send many that change nothing. Fields that would change the
-answer and are not supported are refused by name, never silently dropped.
+answer and are not supported are refused by name, never silently dropped. Types are strict, as
+OpenAI's are: ``"temperature": "0.5"`` is a mistake, not a number.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from hunyuan.engine.request import SamplingParams
 from hunyuan.errors import UsageError
 
-
-class TextPart(BaseModel):
-    """One part of a message's content."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: Literal["text"]
-    text: str
+GREEDY_BELOW = 1e-4
+"""Temperatures below are greedy; dividing logits by much less overflows."""
 
 
-class Message(BaseModel):
+class FieldError(UsageError):
+    """A request's mistake in one field, which the error names as ``param``."""
+
+    def __init__(self, param: str, en: str, zh: str) -> None:
+        super().__init__(en, zh)
+        self.param = param
+
+
+class Lenient(BaseModel):
+    """Unknown fields are kept and ignored, known ones must have their type."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class ContentPart(Lenient):
+    """One part of a message's content; only text can be read."""
+
+    type: str
+    text: str | None = None
+
+
+class Message(Lenient):
     """One turn of a conversation."""
 
-    model_config = ConfigDict(extra="allow")
-
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-
-    def plain(self) -> dict[str, str]:
-        """Role and text, as chat templates take them."""
-        text = self.content
-        if not isinstance(text, str):
-            text = "\n".join(part.text for part in text)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+    content: str | list[ContentPart]
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Lenient):
     """What a stream reports besides text."""
 
-    include_usage: StrictBool = False
+    include_usage: bool | None = None
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Lenient):
     """POST /v1/chat/completions."""
-
-    model_config = ConfigDict(extra="allow")
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
-    stream: StrictBool | None = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -64,22 +69,32 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     stop_token_ids: list[int] | None = None
-    ignore_eos: StrictBool | None = None
-    logit_bias: dict[int, float] | None = None
-    logprobs: StrictBool | None = None
+    ignore_eos: bool | None = None
+    # JSON has text keys only.
+    logit_bias: dict[Annotated[int, Strict(False)], float] | None = None
+    logprobs: bool | None = None
     top_logprobs: int | None = None
     n: int | None = None
     tools: list[Any] | None = None
-    tool_choice: Any = None
+    functions: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def params(self) -> SamplingParams:
-        """Sampling parameters, defaults where absent; raises `UsageError` for a bad value."""
+        """Sampling parameters, defaults where absent.
+
+        Raises `FieldError` for what is not supported, `UsageError` for a value out of range.
+        """
         self._refuse_unsupported()
         given = self.model_dump(
             include={
-                "temperature",
                 "top_p",
                 "top_k",
                 "min_p",
@@ -93,26 +108,41 @@ class ChatRequest(BaseModel):
             },
             exclude_none=True,
         )
-        limit = (
-            self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        )
+        if self.temperature is not None:
+            greedy = 0 <= self.temperature < GREEDY_BELOW
+            given["temperature"] = 0.0 if greedy else self.temperature
         if self.stop is not None:
             given["stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
         if self.logprobs:
             given["logprobs"] = self.top_logprobs or 0
-        return SamplingParams(max_tokens=limit, **given)
+        limit = self.max_completion_tokens
+        return SamplingParams(max_tokens=self.max_tokens if limit is None else limit, **given)
 
-    def conversation(self) -> list[dict[str, str]]:
-        """The messages as chat templates take them."""
-        return [message.plain() for message in self.messages]
+    def conversation(self) -> list[dict[str, Any]]:
+        """The messages as `Tokenizer.chat_prompt` takes them; `FieldError` for what is no text."""
+        for i, message in enumerate(self.messages):
+            parts = message.content if isinstance(message.content, list) else []
+            for j, part in enumerate(parts):
+                if part.type != "text" or part.text is None:
+                    where = f"messages.{i}.content.{j}"
+                    raise FieldError(
+                        where,
+                        f"{where}: a part of type {part.type[:40]!r} cannot be read; this model "
+                        'reads {"type": "text", "text": ...} only',
+                        f"{where}：无法读取类型为 {part.type[:40]!r} 的内容；"
+                        '本模型只接受 {"type": "text", "text": ...}',
+                    )
+        return [message.model_dump(include={"role", "content"}) for message in self.messages]
 
     def _refuse_unsupported(self) -> None:
         wanted = {
             "n": self.n not in (None, 1),
             "tools": bool(self.tools),
+            "functions": bool(self.functions),
             "tool_choice": self.tool_choice not in (None, "none", "auto"),
             "response_format": (self.response_format or {"type": "text"}).get("type") != "text",
             "modalities": self.modalities not in (None, ["text"]),
+            "audio": self.audio is not None,
         }
         for field, asked in wanted.items():
             if asked:
@@ -134,11 +164,10 @@ class ChatRequest(BaseModel):
                 "top_logprobs needs logprobs=true; set it",
                 "top_logprobs 需要 logprobs=true；请一并设置",
             )
-
-
-class FieldError(UsageError):
-    """A request's mistake in one field, which the error names as ``param``."""
-
-    def __init__(self, param: str, en: str, zh: str) -> None:
-        super().__init__(en, zh)
-        self.param = param
+        penalty = self.repetition_penalty
+        if penalty is not None and not 0.01 <= penalty <= 100:
+            raise FieldError(
+                "repetition_penalty",
+                f"repetition_penalty={penalty}: must be at least 0.01 and at most 100",
+                f"repetition_penalty={penalty}：必须不小于 0.01 且不大于 100",
+            )

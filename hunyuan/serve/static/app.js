@@ -20,7 +20,9 @@ let running = null; // AbortController of the answer being written
 
 function load() {
   try {
-    return JSON.parse(localStorage.getItem(STORE)) ?? {};
+    const found = JSON.parse(localStorage.getItem(STORE)) ?? {};
+    const sound = Array.isArray(found.messages) && found.messages.every((m) => typeof m.content === "string");
+    return sound && found.settings && found.language in texts ? found : {};
   } catch {
     return {}; // damaged or foreign: start fresh
   }
@@ -51,6 +53,7 @@ function show() {
   by("welcome").textContent = t.welcome;
   by("input").placeholder = t.placeholder;
   by("input").setAttribute("aria-label", t.placeholder);
+  by("hint").textContent = t.hint;
   by("send").textContent = running ? t.stop : t.send;
   for (const node of document.querySelectorAll("[data-text]")) node.textContent = t[node.dataset.text];
   by("examples").replaceChildren(...t.examples.map((text) => {
@@ -80,18 +83,22 @@ async function submit(text) {
   state.messages.push({ role: "user", content: text });
   by("input").value = "";
   fit();
+  save();
   await reply();
 }
 
 async function reply() {
+  const conversation = state.messages; // New chat replaces it while the answer is written
   show();
   const message = { role: "assistant", content: "" };
   const { root, body, note } = bubble(message);
   root.classList.add("writing");
+  root.setAttribute("aria-busy", "true"); // read out once, when it is complete
   by("messages").append(root);
   toBottom();
   running = new AbortController();
   by("send").textContent = say().stop;
+  by("language").disabled = true; // a redraw would lose the answer being written
   let first = null;
   let drawn = false;
   try {
@@ -119,10 +126,12 @@ async function reply() {
   }
   running = null;
   root.classList.remove("writing");
+  root.removeAttribute("aria-busy");
   render(body, message.content, say());
   note.prepend(message.note);
-  if (message.content) state.messages.push(message);
+  if (message.content) conversation.push(message);
   by("send").textContent = say().send;
+  by("language").disabled = false;
   save();
   if (atBottom()) toBottom();
   by("input").focus();
@@ -131,7 +140,9 @@ async function reply() {
 function request() {
   const { system, temperature, maxTokens } = state.settings;
   const opening = system.trim() ? [{ role: "system", content: system }] : [];
-  const turns = state.messages.map(({ role, content }) => ({ role, content }));
+  // A question that got no answer is not asked again beside the next one.
+  const answered = state.messages.filter((m, i, all) => m.role !== "user" || all[i + 1]?.role !== "user");
+  const turns = answered.map(({ role, content }) => ({ role, content }));
   return { model, messages: [...opening, ...turns], temperature, max_tokens: maxTokens };
 }
 
@@ -169,8 +180,10 @@ by("composer").addEventListener("submit", (event) => {
 });
 by("input").addEventListener("input", fit);
 by("input").addEventListener("keydown", (event) => {
-  // While an input method composes, Enter chooses a candidate.
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !running) {
+  // While an input method composes, Enter chooses a candidate; Safari ends the composition before
+  // the key arrives and marks the key with code 229.
+  const composing = event.isComposing || event.keyCode === 229;
+  if (event.key === "Enter" && !event.shiftKey && !composing && !running) {
     event.preventDefault();
     submit(by("input").value);
   }
@@ -183,7 +196,6 @@ by("new").addEventListener("click", () => {
   by("input").focus();
 });
 by("language").addEventListener("click", () => {
-  if (running) return; // a redraw would lose the answer being written
   state.language = state.language === "zh" ? "en" : "zh";
   save();
   show();
