@@ -1,66 +1,99 @@
-/** Talking to the server: an answer as a stream of events. */
+/** Talking to the server: the model's name, and an answer as a stream of events. */
 
-/** An error with the server's own message and status (0: never reached). */
-export class ServerError extends Error {
-  constructor(message, status) {
+/**
+ * Why there is no answer, or no whole one. `kind` is "failed" (the server said so, in `message`),
+ * "offline" (never reached) or "broken" (the answer ended too early or made no sense).
+ */
+export class AnswerError extends Error {
+  constructor(kind, message = "", status = 0) {
     super(message);
+    this.kind = kind;
     this.status = status;
-  }
-}
-
-/** Yields the parsed events of an SSE body; borders between network chunks mean nothing. */
-export async function* events(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  while (true) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    rest += value;
-    const parts = rest.split(/\r?\n\r?\n/);
-    rest = parts.pop();
-    for (const part of parts) {
-      const data = part.split(/\r?\n/).filter((l) => l.startsWith("data:")).map((l) => l.slice(5).trimStart());
-      if (!data.length) continue; // a keep-alive comment
-      if (data.join("\n") === "[DONE]") return;
-      yield JSON.parse(data.join("\n"));
-    }
   }
 }
 
 /** The name of the model that is served. */
 export async function modelName(headers) {
-  const reply = await fetch("/v1/models", { headers });
-  if (!reply.ok) throw await failure(reply);
-  return (await reply.json()).data[0].id;
+  const reply = await call("/v1/models", { headers });
+  const name = (await reply.json().catch(() => null))?.data?.[0]?.id;
+  if (typeof name !== "string") throw new AnswerError("broken");
+  return name;
 }
 
 /**
- * Ask for an answer; calls onText(text) as it grows and returns {finish, usage}.
- * Rejects with ServerError, or AbortError when `signal` stops it.
+ * Ask for an answer. Calls onText(piece) as it grows; resolves to {finish, usage}.
+ * Rejects with AnswerError, or with AbortError when `signal` stops it.
  */
 export async function answer(request, headers, signal, onText) {
-  const reply = await fetch("/v1/chat/completions", {
+  const reply = await call("/v1/chat/completions", {
     method: "POST",
     headers: { ...headers, "Content-Type": "application/json" },
     body: JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } }),
     signal,
   });
-  if (!reply.ok) throw await failure(reply);
   let finish = null;
   let usage = null;
   for await (const event of events(reply.body)) {
-    if (event.error) throw new ServerError(event.error.message, 500);
+    if (event.error) throw new AnswerError("failed", event.error.message);
     usage = event.usage ?? usage;
-    const choice = event.choices[0];
-    if (!choice) continue;
-    if (choice.delta.content) onText(choice.delta.content);
-    finish = choice.finish_reason ?? finish;
+    const choice = event.choices?.[0];
+    if (choice?.delta?.content) onText(choice.delta.content);
+    finish = choice?.finish_reason ?? finish;
   }
-  if (finish === null) throw new ServerError("", 0);
+  if (finish === null) throw new AnswerError("broken");
   return { finish, usage };
 }
 
-async function failure(reply) {
+/**
+ * The parsed events of a server-sent stream of bytes, up to [DONE] or its end. Where the network
+ * cuts the stream means nothing, be it inside a line end or inside a character.
+ */
+export async function* events(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let data = [];
+  let complete = false;
+  try {
+    while (true) {
+      const { done, value } = await reader.read().catch(unreadable);
+      complete = done;
+      if (done) return;
+      // A \r that comes last may be the first half of \r\n.
+      const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
+        if (line !== "" || !data.length) continue; // comments, and the blank line after one
+        const text = data.join("\n");
+        data = [];
+        complete = text === "[DONE]";
+        if (complete) return;
+        yield parsed(text);
+      }
+    }
+  } finally {
+    // Left early, the server must not go on writing for nobody.
+    if (!complete) reader.cancel().catch(() => {});
+  }
+}
+
+async function call(path, options) {
+  const reply = await fetch(path, options).catch((error) => {
+    throw error.name === "AbortError" ? error : new AnswerError("offline");
+  });
+  if (reply.ok) return reply;
   const body = await reply.json().catch(() => null);
-  return new ServerError(body?.error?.message ?? `HTTP ${reply.status}`, reply.status);
+  throw new AnswerError("failed", body?.error?.message ?? `HTTP ${reply.status}`, reply.status);
+}
+
+function unreadable(error) {
+  throw error.name === "AbortError" ? error : new AnswerError("broken");
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new AnswerError("broken");
+  }
 }

@@ -1,241 +1,280 @@
 /** The chat page: one conversation, kept in this browser. */
 
-import { answer, modelName, ServerError } from "./api.js";
-import { element, render } from "./render.js";
-import { texts } from "./texts.js";
-
-const STORE = "hunyuan";
-const KEPT_MESSAGES = 200; // what the browser remembers of a long conversation
+import { answer, AnswerError, modelName } from "./api.js";
+import { copyButton, element, labelled, render } from "./render.js";
+import { load, loadKey, save, saveKey, sound } from "./store.js";
+import { label, say } from "./texts.js";
 
 const by = (id) => document.getElementById(id);
-const state = {
-  language: navigator.language.startsWith("zh") ? "zh" : "en",
-  settings: { system: "", temperature: 0.7, maxTokens: 1024 },
-  messages: [], // {role, content, note?}
-  ...load(),
-};
-let key = sessionStorage.getItem(STORE + "-key") ?? "";
-let model = null;
-let running = null; // AbortController of the answer being written
+const [scroll, list, input, send] = ["scroll", "messages", "input", "send"].map(by);
 
-function load() {
-  try {
-    const found = JSON.parse(localStorage.getItem(STORE)) ?? {};
-    const sound = Array.isArray(found.messages) && found.messages.every((m) => typeof m.content === "string");
-    return sound && found.settings && found.language in texts ? found : {};
-  } catch {
-    return {}; // damaged or foreign: start fresh
-  }
-}
-
-function save() {
-  try {
-    localStorage.setItem(STORE, JSON.stringify({ ...state, messages: state.messages.slice(-KEPT_MESSAGES) }));
-  } catch {
-    // The browser's store is full or forbidden; the conversation still works.
-  }
-}
-
-const say = () => texts[state.language];
+// A message is {role, content}; an answer that is no longer being written also has
+// end: {kind: "done" | "stopped" | "failed" | "offline" | "broken", tokens, rate, cut, text, status}.
+const state = load();
+const views = new WeakMap(); // message -> the elements that show it
+let key = loadKey();
+let model = null; // its name, once the server has told it
+let running = null; // {message, controller} of the answer being written
 
 function headers() {
   const found = { "Accept-Language": state.language };
-  if (key) found.Authorization = `Bearer ${key}`;
+  // A header holds bytes; a key may hold any character.
+  const bytes = new TextEncoder().encode(key);
+  if (key) found.Authorization = `Bearer ${String.fromCharCode(...bytes)}`;
   return found;
 }
 
-function show() {
-  const t = say();
+// ---- What is shown
+
+function showLanguage() {
   document.documentElement.lang = state.language === "zh" ? "zh-CN" : "en";
-  by("new").textContent = t.new;
-  by("settings-button").textContent = t.settings;
-  by("language").textContent = t.other;
-  by("welcome").textContent = t.welcome;
-  by("input").placeholder = t.placeholder;
-  by("input").setAttribute("aria-label", t.placeholder);
-  by("hint").textContent = t.hint;
-  by("send").textContent = running ? t.stop : t.send;
-  for (const node of document.querySelectorAll("[data-text]")) node.textContent = t[node.dataset.text];
-  by("examples").replaceChildren(...t.examples.map((text) => {
-    const button = element("button", text);
-    button.type = "button";
-    button.addEventListener("click", () => submit(text));
-    return button;
-  }));
+  label(document.body);
+  for (const message of state.messages) showFoot(message);
+}
+
+function showConversation() {
+  list.replaceChildren();
+  state.messages.forEach(add);
   by("empty").hidden = state.messages.length > 0;
-  by("messages").replaceChildren(...state.messages.map((message) => bubble(message).root));
-}
-
-function bubble(message) {
-  const root = element("li", "", message.role);
-  const body = element("div", "", "body");
-  const note = element("div", message.note ?? "", "note");
-  root.append(element("div", message.role === "user" ? say().you : model ?? "", "who"), body, note);
-  render(body, message.content, say());
-  return { root, body, note };
-}
-
-const atBottom = () => by("scroll").scrollHeight - by("scroll").scrollTop - by("scroll").clientHeight < 60;
-const toBottom = () => by("scroll").scrollTo(0, by("scroll").scrollHeight);
-
-async function submit(text) {
-  if (running || !text.trim()) return;
-  state.messages.push({ role: "user", content: text });
-  by("input").value = "";
-  fit();
-  save();
-  await reply();
-}
-
-async function reply() {
-  const conversation = state.messages; // New chat replaces it while the answer is written
-  show();
-  const message = { role: "assistant", content: "" };
-  const { root, body, note } = bubble(message);
-  root.classList.add("writing");
-  root.setAttribute("aria-busy", "true"); // read out once, when it is complete
-  by("messages").append(root);
   toBottom();
-  running = new AbortController();
-  by("send").textContent = say().stop;
-  by("language").disabled = true; // a redraw would lose the answer being written
+}
+
+function add(message) {
+  const root = element("li", message.role);
+  const view = { root, body: element("div", "body"), foot: element("div", "foot") };
+  root.append(labelled("span", message.role === "user" ? "you" : "model", "who"), view.body, view.foot);
+  views.set(message, view);
+  render(view.body, message.content);
+  showFoot(message);
+  list.append(root);
+}
+
+/** Below an answer: how it ended, and what can be done with it. */
+function showFoot(message) {
+  if (message.role === "user") return;
+  const { root, body, foot } = views.get(message);
+  const writing = running?.message === message;
+  root.classList.toggle("writing", writing);
+  root.setAttribute("aria-busy", String(writing)); // read out once, when it is complete
+  if (writing) {
+    foot.replaceChildren(...(message.content ? [] : [labelled("span", "waiting", "note")]));
+    return;
+  }
+  const note = element("span", "note");
+  note.textContent = ending(message.end);
+  note.classList.toggle("bad", !["done", "stopped"].includes(message.end.kind));
+  const retry = labelled("button", "retry", "retry");
+  retry.type = "button";
+  retry.addEventListener("click", again);
+  const copy = message.content ? [copyButton(() => message.content, body)] : [];
+  foot.replaceChildren(note, ...copy, retry);
+}
+
+function ending({ kind, tokens, rate, cut, text }) {
+  if (kind === "done") return say().speed(tokens, rate) + (cut ? ` · ${say().length}` : "");
+  return kind === "failed" ? text : say()[kind] ?? say().broken;
+}
+
+function showRunning() {
+  send.dataset.text = running ? "stop" : "send";
+  label(send);
+}
+
+const atBottom = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
+const toBottom = () => scroll.scrollTo(0, scroll.scrollHeight);
+
+/** Do something that changes heights; who was reading the end stays there, nobody else moves. */
+function following(change) {
+  const follow = atBottom();
+  change();
+  if (follow) toBottom();
+}
+
+// ---- What is done
+
+function submit(text) {
+  if (running || !text.trim()) return;
+  input.value = "";
+  fit();
+  const message = { role: "user", content: text };
+  state.messages.push(message);
+  by("empty").hidden = true;
+  add(message);
+  write();
+}
+
+/** Drop the last answer and ask for another. */
+function again() {
+  if (running) return;
+  views.get(state.messages.pop()).root.remove();
+  write();
+}
+
+/** Ask for an answer to the conversation and show it as it grows. */
+async function write() {
+  const turns = request();
+  const message = { role: "assistant", content: "" };
+  const controller = new AbortController();
+  running = { message, controller };
+  state.messages.push(message);
+  add(message);
+  save(state);
+  showRunning();
+  toBottom();
+  message.end = await ended(message, turns, controller.signal);
+  running = null;
+  showRunning();
+  following(() => {
+    render(views.get(message).body, message.content);
+    showFoot(message);
+  });
+  save(state);
+  if (message.end.status === 401) askForKey();
+  // On a touch screen focus would open the keyboard over the answer.
+  else if (document.activeElement === document.body && matchMedia("(pointer: fine)").matches) input.focus();
+}
+
+/** Lets `message` grow; resolves to how it ended. */
+async function ended(message, turns, signal) {
   let first = null;
-  let drawn = false;
-  try {
-    model ??= await modelName(headers());
-    by("model").textContent = model;
-    const result = await answer(request(), headers(), running.signal, (text) => {
-      first ??= performance.now();
-      message.content += text;
-      if (drawn) return;
+  let drawn = true;
+  const onText = (text) => {
+    first ??= performance.now();
+    message.content += text;
+    if (!drawn) return;
+    drawn = false;
+    requestAnimationFrame(() => {
       drawn = true;
-      requestAnimationFrame(() => {
-        drawn = false;
-        const follow = atBottom();
-        render(body, message.content, say());
-        if (follow) toBottom();
+      following(() => {
+        render(views.get(message).body, message.content);
+        if (running?.message === message) showFoot(message);
       });
     });
-    const seconds = (performance.now() - (first ?? performance.now())) / 1000;
-    const tokens = result.usage?.completion_tokens ?? 0;
-    message.note = say().speed(tokens, seconds > 0 ? (tokens / seconds).toFixed(1) : "–");
-    if (result.finish === "length") message.note += ` · ${say().length}`;
+  };
+  try {
+    await meetModel();
+    const { finish, usage } = await answer({ model, ...turns }, headers(), signal, onText);
+    const tokens = usage?.completion_tokens ?? 0;
+    // The clock starts with the first token, so that one took no time.
+    const seconds = (performance.now() - first) / 1000;
+    const rate = tokens > 1 && first !== null ? ((tokens - 1) / seconds).toFixed(1) : null;
+    return { kind: "done", tokens, rate, cut: finish === "length" };
   } catch (error) {
-    message.note = problem(error);
-    if (error.name !== "AbortError") note.append(retry(root));
+    if (error.name === "AbortError") return { kind: "stopped" };
+    if (!(error instanceof AnswerError)) throw error;
+    if (error.status === 404) model = null; // perhaps the server has another one by now
+    return { kind: error.kind, text: error.message, status: error.status };
   }
-  running = null;
-  root.classList.remove("writing");
-  root.removeAttribute("aria-busy");
-  render(body, message.content, say());
-  note.prepend(message.note);
-  if (message.content) conversation.push(message);
-  by("send").textContent = say().send;
-  by("language").disabled = false;
-  save();
-  if (atBottom()) toBottom();
-  by("input").focus();
 }
 
+/** What is asked: a question that got no answer is not asked again beside the next one. */
 function request() {
   const { system, temperature, maxTokens } = state.settings;
-  const opening = system.trim() ? [{ role: "system", content: system }] : [];
-  // A question that got no answer is not asked again beside the next one.
-  const answered = state.messages.filter((m, i, all) => m.role !== "user" || all[i + 1]?.role !== "user");
-  const turns = answered.map(({ role, content }) => ({ role, content }));
-  return { model, messages: [...opening, ...turns], temperature, max_tokens: maxTokens };
+  const answered = (i) => i === state.messages.length - 1 || state.messages[i + 1].content;
+  const turns = state.messages
+    .filter(({ role, content }, i) => (role === "user" ? answered(i) : content))
+    .map(({ role, content }) => ({ role, content }));
+  if (system.trim()) turns.unshift({ role: "system", content: system });
+  return { messages: turns, temperature, max_tokens: maxTokens };
 }
 
-function problem(error) {
-  if (error.name === "AbortError") return say().stopped;
-  if (error instanceof ServerError) {
-    if (error.status === 401) by("key-form").hidden = false;
-    return error.message || say().broken;
+async function meetModel() {
+  model ??= await modelName(headers());
+  by("model").textContent = model;
+  by("model").title = model;
+}
+
+function askForKey() {
+  following(() => { by("key-form").hidden = false; });
+  by("key").focus();
+}
+
+/** The model's name before the first question. */
+async function greet() {
+  try {
+    await meetModel();
+  } catch (error) {
+    if (!(error instanceof AnswerError)) throw error;
+    if (error.status === 401) askForKey();
   }
-  return say().offline;
-}
-
-function retry(root) {
-  const button = element("button", say().retry);
-  button.type = "button";
-  button.addEventListener("click", () => {
-    if (running) return;
-    root.remove();
-    if (state.messages.at(-1)?.role === "assistant") state.messages.pop();
-    reply();
-  });
-  return button;
 }
 
 function fit() {
-  const input = by("input");
-  input.style.height = "auto";
-  input.style.height = `${Math.min(input.scrollHeight, 240)}px`;
+  following(() => {
+    input.style.height = "auto";
+    input.style.height = `${Math.min(input.scrollHeight, 240)}px`;
+  });
 }
+
+// ---- What the reader does
 
 by("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (running) running.abort();
-  else submit(by("input").value);
+  if (running) running.controller.abort();
+  else submit(input.value);
 });
-by("input").addEventListener("input", fit);
-by("input").addEventListener("keydown", (event) => {
+input.addEventListener("input", fit);
+input.addEventListener("keydown", (event) => {
   // While an input method composes, Enter chooses a candidate; Safari ends the composition before
   // the key arrives and marks the key with code 229.
   const composing = event.isComposing || event.keyCode === 229;
-  if (event.key === "Enter" && !event.shiftKey && !composing && !running) {
-    event.preventDefault();
-    submit(by("input").value);
-  }
+  if (event.key !== "Enter" || event.shiftKey || composing) return;
+  event.preventDefault();
+  submit(input.value);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing) running?.controller.abort();
+});
+document.querySelectorAll(".examples button").forEach((button) => {
+  button.addEventListener("click", () => submit(button.querySelector("span").textContent));
 });
 by("new").addEventListener("click", () => {
-  running?.abort();
+  running?.controller.abort();
   state.messages = [];
-  save();
-  show();
-  by("input").focus();
+  save(state);
+  showConversation();
+  input.focus();
 });
 by("language").addEventListener("click", () => {
   state.language = state.language === "zh" ? "en" : "zh";
-  save();
-  show();
+  save(state);
+  showLanguage();
 });
 by("settings-button").addEventListener("click", () => {
-  const panel = by("settings");
-  panel.hidden = !panel.hidden;
-  by("settings-button").setAttribute("aria-expanded", String(!panel.hidden));
-});
-by("settings").addEventListener("submit", (event) => event.preventDefault());
-by("settings").addEventListener("input", () => {
-  state.settings = {
-    system: by("system").value,
-    temperature: Math.min(2, Math.max(0, Number(by("temperature").value) || 0)),
-    maxTokens: Math.max(1, Math.floor(Number(by("max-tokens").value)) || 1024),
-  };
-  save();
-});
-by("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  key = by("key").value;
-  sessionStorage.setItem(STORE + "-key", key);
-  by("key-form").hidden = true;
-  by("key").value = "";
-  if (state.messages.at(-1)?.role === "user" && !running) reply();
+  following(() => { by("settings").hidden = !by("settings").hidden; });
+  by("settings-button").setAttribute("aria-expanded", String(!by("settings").hidden));
 });
 
-by("system").value = state.settings.system;
-by("temperature").value = state.settings.temperature;
-by("max-tokens").value = state.settings.maxTokens;
-show();
-toBottom();
-by("input").focus();
-modelName(headers()).then(
-  (name) => {
-    model = name;
-    by("model").textContent = name;
-    if (!running) show();
-  },
-  (error) => {
-    if (error.status === 401) by("key-form").hidden = false;
-  },
-);
+function showSettings() {
+  by("system").value = state.settings.system;
+  by("temperature").value = state.settings.temperature;
+  by("max-tokens").value = state.settings.maxTokens;
+}
+
+by("settings").addEventListener("submit", (event) => event.preventDefault());
+by("settings").addEventListener("input", () => {
+  const [system, temperature, maxTokens] = ["system", "temperature", "max-tokens"].map((id) => by(id).value);
+  state.settings = sound({ system, temperature, maxTokens });
+  save(state);
+});
+by("settings").addEventListener("change", showSettings); // the values that are used
+by("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = by("key").value.trim();
+  saveKey(key);
+  by("key").value = "";
+  by("key-form").hidden = true;
+  input.focus();
+  if (state.messages.at(-1)?.end?.status === 401) again();
+  else greet();
+});
+scroll.addEventListener("scroll", () => { by("latest").hidden = atBottom(); });
+by("latest").addEventListener("click", toBottom);
+addEventListener("pagehide", () => save(state)); // with the part of an answer that is there
+
+document.documentElement.lang = state.language;
+showConversation();
+showLanguage();
+showSettings();
+input.focus();
+greet();
