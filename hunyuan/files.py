@@ -71,10 +71,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _aside(path: Path) -> Path:
+    """A hidden name beside ``path`` that nobody else would give to something of theirs."""
+    return path.with_name(f".{path.name}.hunyuan{PARTIAL}")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside ``path`` for writing; it takes its name only if the block succeeds."""
-    aside = path.with_name(path.name + PARTIAL)
+    aside = _aside(path)
     with disk_errors(path):
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +99,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     ``path`` must not exist or be empty; what a killed earlier run left aside is removed.
     """
-    aside = path.with_name(path.name + PARTIAL)
+    aside = _aside(path)
     shutil.rmtree(aside, ignore_errors=True)
     with disk_errors(path):
         try:

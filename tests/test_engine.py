@@ -14,7 +14,7 @@ from hunyuan.engine.request import Request
 from hunyuan.engine.sampling import choose_token
 from hunyuan.engine.scheduler import Scheduler
 from hunyuan.engine.text import TextStream
-from hunyuan.errors import DoesNotFitError, UsageError
+from hunyuan.errors import DoesNotFitError, HunyuanError, UsageError
 from hunyuan.model.config import Routing, preset
 from hunyuan.model.transformer import Transformer
 from hunyuan.tokenizer.tokenizer import Tokenizer
@@ -416,3 +416,108 @@ def test_requests_wait_for_a_row_in_order() -> None:
     for length in (2, 3):
         scheduler.add(Request([1] * length, SamplingParams(), limit=2))
     assert list(plans(scheduler)) == [[(0, 0, 2)], [(0, 2, 1)], [(0, 0, 3)], [(0, 3, 1)]]
+
+
+# ---------------------------------------------------------------- several callers, one engine
+
+
+def test_two_streams_on_one_engine_keep_their_own_text(engine: Engine) -> None:
+    expected = [engine.generate(p, GREEDY).text for p in ("abc", "xyz!")]
+    streams = [engine.stream(p, GREEDY) for p in ("abc", "xyz!")]
+    said = ["", ""]
+    open_streams = {0, 1}
+    while open_streams:
+        for i in sorted(open_streams):
+            chunk = next(streams[i], None)
+            if chunk is None:
+                open_streams.remove(i)
+            else:
+                said[i] += chunk.text
+    assert said == expected
+
+
+def test_generating_inside_an_open_stream_loses_nothing(engine: Engine) -> None:
+    expected = engine.generate("abc", GREEDY)
+    stream = engine.stream("abc", GREEDY)
+    chunks = [next(stream)]
+    engine.generate("another", GREEDY)
+    chunks += list(stream)
+    assert "".join(c.text for c in chunks) == expected.text
+    assert chunks[-1].finish_reason == expected.finish_reason
+
+
+def test_a_stream_that_is_never_read_holds_no_place(engine: Engine) -> None:
+    engine.stream("abc", max_long()).close()
+    assert (engine.running, engine.waiting) == (0, 0)
+    stream = engine.stream("abc", max_long())
+    del stream
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_one_bad_prompt_of_several_leaves_none_behind(engine: Engine) -> None:
+    with pytest.raises(DoesNotFitError):
+        engine.generate_many(["abc", "x" * 600])
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_a_failing_draw_ends_its_request_and_no_other(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = ["abc", "defg", "hijkl"]
+    expected = [engine.generate(p, GREEDY, ignore_eos=True).tokens for p in prompts]
+    long = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    requests = [engine.submit(p, long) for p in prompts]
+    for _ in range(5):
+        engine.step()
+
+    def fails_once(logits: torch.Tensor, request: Request, generator: torch.Generator) -> object:
+        if request is requests[1]:
+            raise RuntimeError("no draw")
+        return choose_token(logits, request, generator)
+
+    monkeypatch.setattr("hunyuan.engine.engine.choose_token", fails_once)
+    with pytest.raises(RuntimeError, match="no draw"):
+        engine.step()
+    while engine.busy:
+        engine.step()
+    assert requests[1].finish_reason == "cancelled"
+    assert [tuple(requests[i].generated) for i in (0, 2)] == [expected[0], expected[2]]
+
+
+def test_damaged_weights_are_named(engine: Engine) -> None:
+    with torch.no_grad():
+        engine.model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(HunyuanError, match="no finite logits"):
+        engine.generate("abc")
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"top_k": 2.5},
+        {"top_k": True},
+        {"logprobs": 1.5},
+        {"max_tokens": 2.5},
+        {"seed": 1.5},
+        {"temperature": "hot"},
+        {"repetition_penalty": 1e-300},
+        {"logit_bias": {"5": 1}},
+        {"logit_bias": [1]},
+        {"logit_bias": {99999: 1}},
+        {"stop_token_ids": 5},
+        {"stop_token_ids": ["a"]},
+        {"stop": None},
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_kind_are_named(engine: Engine, overrides: dict) -> None:
+    with pytest.raises(UsageError, match=r"must be|token id"):
+        engine.generate("x", **overrides)
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_tiny_temperatures_are_greedy(engine: Engine) -> None:
+    assert engine.generate("abc", GREEDY, temperature=1e-45).tokens == (
+        engine.generate("abc", GREEDY).tokens
+    )

@@ -366,7 +366,7 @@ def test_keep_alives_while_a_prompt_is_computed(
         ({"temperature": 9}, None, "temperature=9"),
         ({"temperature": "0.5"}, "temperature", ""),
         ({"max_tokens": True}, "max_tokens", ""),
-        ({"repetition_penalty": 1e-300}, "repetition_penalty", "at least 0.01"),
+        ({"repetition_penalty": 1e-300}, None, "repetition_penalty=1e-300: must be at least 0.01"),
         ({"stream": "yes"}, "stream", ""),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},

@@ -23,7 +23,7 @@ from hunyuan.checkpoint.gguf_config import (
 from hunyuan.checkpoint.hf_config import FamilyName, read_hf_config
 from hunyuan.checkpoint.leaves import leaves
 from hunyuan.checkpoint.pieces import Piece, gguf_piece, hf_piece
-from hunyuan.errors import BadDataError
+from hunyuan.errors import BadDataError, UsageError
 from hunyuan.formats.ggml import read_tensor
 from hunyuan.formats.gguf import GGMLType, GGUFFile, read_gguf
 from hunyuan.model.config import ModelConfig
@@ -60,6 +60,13 @@ class SafetensorsFolder:
         for path in _shards(folder):
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118 - not a dict
+                    if name in self._files:
+                        raise BadDataError(
+                            f"{path}: tensor {name} lies in {self._files[name].name} too; "
+                            "remove one of the files",
+                            f"{path}：张量 {name} 同时存在于 "
+                            f"{self._files[name].name}；请删除其中一个文件",
+                        )
                     part = file.get_slice(name)
                     self._files[name] = path
                     self.shapes[name] = tuple(part.get_shape())
@@ -124,12 +131,26 @@ class Checkpoint:
     ) -> Tensor:
         """Read one leaf, or ``rows`` of one that is stored as it is."""
         piece = self.pieces[leaf]
+        if dtype == torch.float16 and self.stored_dtype(leaf) != torch.float16:
+            return self._narrowed(leaf, self.read(leaf, rows=rows))
         if rows is not None and piece.expert is None and piece.layout is None:
             return self.tensors.read(piece.name, rows, dtype)
         tensor = self.tensors.read(piece.name, piece.expert, dtype)
         if piece.layout is not None:
             tensor = piece.layout(tensor).contiguous()
         return tensor if rows is None else tensor[rows]
+
+    def _narrowed(self, leaf: str, tensor: Tensor) -> Tensor:
+        narrow = tensor.half()
+        if bool((narrow.isinf() & tensor.isfinite()).any()):
+            largest = float(tensor.abs().max())
+            raise UsageError(
+                f"{self.path}: {leaf} holds {largest:.4g}, beyond float16's 65504; choose "
+                "bfloat16 or float32",
+                f"{self.path}：{leaf} 含有 {largest:.4g}，超出 float16 上限 65504；"
+                "请选择 bfloat16 或 float32",
+            )
+        return narrow
 
     def stored_dtype(self, leaf: str) -> torch.dtype | None:
         """Float type of a leaf on disk, or None if it is quantised."""
@@ -156,6 +177,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     raw = read_json(folder / "config.json")
     hf = read_hf_config(raw, str(folder / "config.json"))
     tensors = SafetensorsFolder(folder)
+    _require_plausible(str(folder / "config.json"), hf.config, tensors)
     expected = leaves(hf.config)
     pieces = {leaf: hf_piece(leaf, hf.family, hf.config, tensors.shapes) for leaf in expected}
     checked = _checked(str(folder), hf.config, expected, pieces, tensors)
@@ -167,6 +189,7 @@ def _open_gguf(path: Path) -> Checkpoint:
     config = read_gguf_config(file)
     architecture = gguf_architecture(file)
     tensors = GGUFTensors(file)
+    _require_plausible(str(path), config, tensors)
     expected = leaves(config)
     pieces: dict[str, Piece | None] = {}
     for leaf in expected:
@@ -180,6 +203,18 @@ def _open_gguf(path: Path) -> Checkpoint:
     }
     checked = _checked(str(path), config, expected, pieces, tensors)
     return Checkpoint(path, config, families[architecture], tensors, checked, file)
+
+
+def _require_plausible(where: str, config: ModelConfig, tensors: TensorFile) -> None:
+    """Refuse a damaged count before its leaves are listed, which could take all memory."""
+    stacked = sum(shape[0] if len(shape) == 3 else 1 for shape in tensors.shapes.values())
+    if config.layers * max(1, config.experts) > stacked:
+        raise BadDataError(
+            f"{where}: {config.layers} layers with {config.experts} experts need more than the "
+            f"{stacked} tensors that are stored; download the checkpoint again or correct it",
+            f"{where}：{config.layers} 层、每层 {config.experts} 个专家所需的张量多于已存储的 "
+            f"{stacked} 个；请重新下载检查点或更正配置",
+        )
 
 
 def _checked(
@@ -212,17 +247,17 @@ def _checked(
             "请更正 config.json 或将其删除",
         )
     for leaf, piece in found.items():
-        if piece.layout is not None:
-            continue  # a fused or reordered tensor: its shape shows when it is read
-        shape = tensors.shapes[piece.name]
-        here = shape if piece.expert is None else shape[1:]
-        enough = piece.expert is None or piece.expert < shape[0]
-        if here != expected[leaf] or not enough:
+        shape, wanted = tensors.shapes[piece.name], expected[leaf]
+        if piece.rows is not None:
+            wanted = (piece.rows, *wanted[1:])
+        if piece.expert is not None:
+            wanted = (config.experts, *wanted)
+        if shape != wanted:
             raise BadDataError(
-                f"{where}: tensor {piece.name} has shape {list(shape)}, {list(expected[leaf])} "
+                f"{where}: tensor {piece.name} has shape {list(shape)}, {list(wanted)} "
                 "expected from the configuration; the file and the configuration do not match",
                 f"{where}：张量 {piece.name} 的形状为 {list(shape)}，按配置应为 "
-                f"{list(expected[leaf])}；文件与配置不符",
+                f"{list(wanted)}；文件与配置不符",
             )
     return found
 
@@ -330,7 +365,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: no such file; point to a Hugging Face folder or a .gguf file",
             f"{path}：文件不存在；请指定 Hugging Face 目录或 .gguf 文件",
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BadDataError(
             f"{path}: not readable as JSON ({error}); download it again",
             f"{path}：无法按 JSON 解析（{error}）；请重新下载",

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_json
 from hunyuan.checkpoint.gguf_config import architecture_for
 from hunyuan.checkpoint.hf_config import check_expressible
 from hunyuan.checkpoint.leaves import leaves
 from hunyuan.checkpoint.load import tokenizer_of
 from hunyuan.checkpoint.streamed import streamed_logits
-from hunyuan.checkpoint.write import write_gguf_file, write_hf_folder
+from hunyuan.checkpoint.write import write_gguf_file, write_hf_folder, write_json
 from hunyuan.errors import HunyuanError, UsageError
 from hunyuan.files import atomic_file, atomic_folder, require_free_space
 from hunyuan.tokenizer.gguf_export import gguf_metadata
@@ -40,6 +40,9 @@ TOKENIZER_FILES = (
     "NOTICE*",
 )
 """What else of a folder belongs to the model; copied as it is, code never."""
+
+
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def convert(
     with atomic_folder(target) as folder:
         write_hf_folder(folder, checkpoint.config, checkpoint.family, dtypes, read)
         _write_tokenizer(checkpoint, folder)
+        _keep_token_ids(checkpoint, folder / "config.json")
         return compare(folder)
 
 
@@ -176,3 +180,11 @@ def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
                 shutil.copyfile(path, folder / path.name)
     elif _has_tokenizer(checkpoint):
         save_tokenizer(tokenizer_of(checkpoint), folder)
+
+
+def _keep_token_ids(checkpoint: Checkpoint, config: Path) -> None:
+    """Other engines stop at the ids in config.json; a folder's own are carried over."""
+    if checkpoint.gguf is None:
+        raw = read_json(checkpoint.path / "config.json")
+        ids = {key: value for key, value in raw.items() if key in TOKEN_IDS}
+        write_json(config, read_json(config) | ids)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 
 from hunyuan.checkpoint.pieces import GGUFArchitecture
-from hunyuan.errors import BadDataError
+from hunyuan.errors import BadDataError, UsageError
 from hunyuan.formats.ggml import read_tensor
 from hunyuan.formats.gguf import GGUFFile
 from hunyuan.model.config import Llama3Scaling, ModelConfig, Rope
@@ -16,8 +16,11 @@ from hunyuan.model.rope import inverse_frequencies
 ROPE_FACTORS = "rope_freqs.weight"
 """Tensor that divides the inverse frequencies; llama.cpp's converter writes it for Llama 3."""
 
-# Llama 3.1 (and 3.3) and 3.2: the only published settings, all relative to a context of 8,192.
-_LLAMA3_FACTORS = (8.0, 32.0)
+LLAMA3_SCALINGS = tuple(
+    Llama3Scaling(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
+    for factor in (8.0, 32.0)
+)
+"""Of Llama 3.1 (and 3.3) and of 3.2: GGUF stores only what follows from them."""
 
 
 def gguf_architecture(file: GGUFFile) -> GGUFArchitecture:
@@ -36,6 +39,13 @@ def gguf_architecture(file: GGUFFile) -> GGUFArchitecture:
 
 def read_gguf_config(file: GGUFFile) -> ModelConfig:
     """The shape that a GGUF file's metadata describes."""
+    try:
+        return _config(file)
+    except UsageError as error:  # a shape that cannot be, said of the file it came from
+        raise BadDataError(f"{file.path}: {error.en}", f"{file.path}：{error.zh}") from error
+
+
+def _config(file: GGUFFile) -> ModelConfig:
     architecture = gguf_architecture(file)
 
     def get(key: str, default: float | None = None) -> float:
@@ -86,12 +96,20 @@ def read_gguf_config(file: GGUFFile) -> ModelConfig:
         qk_norm=hunyuan,
         qkv_bias="blk.0.attn_q.bias" in file.tensors,
         output_bias="blk.0.attn_output.bias" in file.tensors,
-        rope=_rope(file, architecture, head_dim, get("rope.freq_base", 10_000.0)),
+        rope=_rope(
+            file,
+            architecture,
+            head_dim,
+            theta=get("rope.freq_base", 10_000.0),
+            factor=get("rope.scaling.factor", 1.0),
+        ),
         **fields,
     )
 
 
-def _rope(file: GGUFFile, architecture: GGUFArchitecture, head_dim: int, theta: float) -> Rope:
+def _rope(
+    file: GGUFFile, architecture: GGUFArchitecture, head_dim: int, *, theta: float, factor: float
+) -> Rope:
     scaling = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
     rotated = file.metadata.get(f"{architecture}.rope.dimension_count", head_dim)
     if scaling not in ("none", "linear") or rotated != head_dim:
@@ -102,19 +120,14 @@ def _rope(file: GGUFFile, architecture: GGUFArchitecture, head_dim: int, theta: 
             "支持作用于整个注意力头的 none 或 linear",
         )
     if scaling == "linear":
-        factor = float(file.metadata.get(f"{architecture}.rope.scaling.factor", 1.0))
         return Rope(theta=theta, linear_factor=factor)
     if ROPE_FACTORS not in file.tensors:
         return Rope(theta=theta)
     stored = read_tensor(file, ROPE_FACTORS)
-    for factor in _LLAMA3_FACTORS:
-        rope = Rope(
-            theta=theta,
-            llama3=Llama3Scaling(
-                factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
-            ),
-        )
-        if torch.allclose(rope_factors(rope, head_dim), stored, rtol=1e-3):
+    candidates = [Rope(theta=theta), *(Rope(theta=theta, llama3=s) for s in LLAMA3_SCALINGS)]
+    for rope in candidates:
+        factors = rope_factors(rope, head_dim)
+        if factors.shape == stored.shape and torch.allclose(factors, stored, rtol=1e-3):
             return rope
     raise BadDataError(
         f"{file.path}: {ROPE_FACTORS} holds factors of no published Llama 3 model; not supported",
@@ -151,6 +164,11 @@ def architecture_for(config: ModelConfig) -> GGUFArchitecture:
         reason = (
             "output_bias=True: no GGUF architecture we write has it",
             "output_bias=True：可写出的 GGUF 架构均不具备",
+        )
+    elif config.rope.llama3 is not None and config.rope.llama3 not in LLAMA3_SCALINGS:
+        reason = (
+            "rope.llama3 of no published model: GGUF could not say what it was",
+            "rope.llama3 不属于任何已发布的模型：GGUF 无法记录其参数",
         )
     elif config.experts and config.qkv_bias:
         reason = (

@@ -4,13 +4,22 @@ Reading is strict: a key that is neither understood nor known to be harmless is 
 setting that is silently dropped is a model that silently answers wrongly.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from hunyuan.errors import BadDataError
+from hunyuan.checkpoint.hf_keys import (
+    FIXED,
+    HARMLESS,
+    OTHER_KINDS,
+    OWN,
+    SHAPE,
+    WITHOUT_EFFECT,
+)
+from hunyuan.errors import BadDataError, UsageError
 from hunyuan.model.config import Llama3Scaling, ModelConfig, Rope, Routing
 
 FamilyName = Literal["hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense", "llama", "qwen2", "mixtral"]
@@ -25,177 +34,6 @@ ARCHITECTURES: Mapping[FamilyName, str] = {
 }
 
 _HUNYUAN_FAMILIES = ("hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense")
-
-# Keys that never change what a causal language model computes at inference.
-_HARMLESS = frozenset(
-    [
-        "_attn_implementation",
-        "_name_or_path",
-        "add_classification_head",
-        "add_cross_attention",
-        "architectures",
-        "attention_dropout",
-        "auto_map",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "class_num",
-        "cross_attention_hidden_size",
-        "decoder_start_token_id",
-        "diversity_penalty",
-        "do_sample",
-        "dtype",
-        "early_stopping",
-        "encoder_no_repeat_ngram_size",
-        "eod_token_id",
-        "eos_token_id",
-        "exponential_decay_length_penalty",
-        "finetuning_task",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "id2label",
-        "im_end_id",
-        "im_newline_id",
-        "im_start_id",
-        "image_token_id",
-        "initializer_range",
-        "is_decoder",
-        "is_encoder_decoder",
-        "label2id",
-        "length_penalty",
-        "mask_init_id",
-        "max_image_size",
-        "max_length",
-        "max_window_layers",
-        "min_length",
-        "no_repeat_ngram_size",
-        "num_beam_groups",
-        "num_beams",
-        "num_media_embeds",
-        "num_return_sequences",
-        "org_vocab_size",
-        "output_attentions",
-        "output_hidden_states",
-        "output_router_logits",
-        "output_scores",
-        "pad_id",
-        "pad_token_id",
-        "pool_type",
-        "prefix",
-        "pretraining_tp",
-        "problem_type",
-        "pruned_heads",
-        "remove_invalid_values",
-        "repetition_penalty",
-        "return_dict",
-        "return_dict_in_generate",
-        "router_aux_loss_coef",
-        "router_jitter_noise",
-        "sep_token_id",
-        "skip_cls_token",
-        "suppress_tokens",
-        "task_specific_params",
-        "temperature",
-        "text_end_id",
-        "text_start_id",
-        "tf_legacy_loss",
-        "tie_encoder_decoder",
-        "tokenizer_class",
-        "top_k",
-        "top_p",
-        "torch_dtype",
-        "torchscript",
-        "transformers_version",
-        "typical_p",
-        "use_bfloat16",
-        "use_cache",
-        "use_rotary_pos_emb",
-        "video_end_id",
-        "video_start_id",
-    ]
-)
-
-# Settings of picture and video parts that the text model's files carry along.
-_OTHER_KINDS = ("vit_", "anyres_", "unpad_", "image_", "video_")
-
-# Switches whose only supported value is the one that means "off" (or the usual form).
-_FIXED: Mapping[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu", "swish"),
-    "mlp_bias": (False, None),
-    "use_sliding_window": (False, None),
-    "use_mla": (False, None),
-    "group_limited_greedy": (False, None),
-    "position_embedding_xdrope": (False, None),
-    "norm_type": ("rms", "hf_rms", "fused", None),
-    "moe_layer_num_skipped": (0, None),
-    "quantization_config": (None,),
-    "routed_scaling_factor": (1.0, None),
-    "n_group": (0, 1, False, None),
-    "topk_group": (0, 1, False, None),
-}
-
-_SHAPE = frozenset(
-    [
-        "attention_bias",
-        "head_dim",
-        "hidden_size",
-        "intermediate_size",
-        "max_position_embeddings",
-        "model_type",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "tie_word_embeddings",
-        "vocab_size",
-    ]
-)
-
-_HUNYUAN_KEYS = frozenset(
-    [
-        "attention_head_dim",
-        "capacity_factor",
-        "cla_share_factor",
-        "dense_list",
-        "kv_lora_rank",
-        "min_capacity",
-        "moe_drop_tokens",
-        "moe_intermediate_size",
-        "moe_random_routing_dropped_token",
-        "moe_topk",
-        "norm_topk_prob",
-        "num_experts",
-        "num_shared_expert",
-        "q_lora_rank",
-        "qk_nope_head_dim",
-        "qk_rope_head_dim",
-        "routing_capacity_factor",
-        "routing_capacity_group",
-        "routing_mode",
-        "use_cla",
-        "use_mixed_mlp_moe",
-        "use_qk_norm",
-        "v_head_dim",
-    ]
-)
-
-_OWN_KEYS: Mapping[str, frozenset[str]] = {
-    "hunyuan": _HUNYUAN_KEYS,
-    "hunyuan_v1_moe": _HUNYUAN_KEYS,
-    "hunyuan_v1_dense": _HUNYUAN_KEYS,
-    "llama": frozenset(),
-    "qwen2": frozenset({"layer_types", "sliding_window"}),
-    "mixtral": frozenset({"num_experts_per_tok", "num_local_experts", "sliding_window"}),
-}
-
-# Stored in released files and read by nothing there (specification, section 2).
-_WITHOUT_EFFECT: Mapping[str, Any] = {
-    "capacity_factor": 1.0,
-    "moe_drop_tokens": False,
-    "moe_random_routing_dropped_token": False,
-}
 
 
 @dataclass(frozen=True)
@@ -214,27 +52,34 @@ def read_hf_config(raw: Mapping[str, Any], where: str) -> HFConfig:
     family = _family(raw, where)
     _check_keys(raw, family, where)
     values = _Reader(raw, where)
+    try:
+        return HFConfig(family, _config(values, family))
+    except UsageError as error:  # a shape that cannot be, said of the file it came from
+        raise BadDataError(f"{where}: {error.en}", f"{where}：{error.zh}") from error
+
+
+def _config(values: "_Reader", family: FamilyName) -> ModelConfig:
     hidden = values.integer("hidden_size")
     heads = values.integer("num_attention_heads")
-    config = ModelConfig(
+    biases = family == "qwen2" or values.switch("attention_bias", False)
+    return ModelConfig(
         vocab=values.integer("vocab_size"),
         hidden=hidden,
         layers=values.integer("num_hidden_layers"),
         heads=heads,
-        kv_heads=values.integer("num_key_value_heads", heads),
+        kv_heads=values.integer("num_key_value_heads", 8 if family == "mixtral" else heads),
         head_dim=values.integer(
             "head_dim", values.integer("attention_head_dim", hidden // max(heads, 1))
         ),
         context=values.integer("max_position_embeddings"),
-        tied=bool(raw.get("tie_word_embeddings", family in _HUNYUAN_FAMILIES)),
-        norm_eps=values.number("rms_norm_eps", 1e-6),
+        tied=values.switch("tie_word_embeddings", family in _HUNYUAN_FAMILIES),
+        norm_eps=values.number("rms_norm_eps", 1e-5 if family == "mixtral" else 1e-6),
         init_std=values.number("initializer_range", 0.02),
-        qkv_bias=family == "qwen2" or bool(raw.get("attention_bias")),
-        output_bias=family != "qwen2" and bool(raw.get("attention_bias")),
-        rope=_rope(raw, where),
+        qkv_bias=biases,
+        output_bias=biases and family != "qwen2",
+        rope=_rope(values, family),
         **_feed_forward(values, family),
     )
-    return HFConfig(family, config)
 
 
 def _family(raw: Mapping[str, Any], where: str) -> FamilyName:
@@ -242,7 +87,8 @@ def _family(raw: Mapping[str, Any], where: str) -> FamilyName:
     for family, architecture in ARCHITECTURES.items():
         # Early files of the later family carry the first family's model_type; the class name is
         # then what tells them apart.
-        if architecture in (raw.get("architectures") or ()):
+        named = raw.get("architectures")
+        if isinstance(named, list) and architecture in named:
             return family
     for family in ARCHITECTURES:
         if family == name:
@@ -254,14 +100,14 @@ def _family(raw: Mapping[str, Any], where: str) -> FamilyName:
 
 
 def _check_keys(raw: Mapping[str, Any], family: FamilyName, where: str) -> None:
-    known = _HARMLESS | _SHAPE | _FIXED.keys() | _OWN_KEYS[family]
+    known = HARMLESS | SHAPE | FIXED.keys() | OWN[family]
     for key, value in raw.items():
-        if key in _FIXED and value not in _FIXED[key]:
+        if key in FIXED and value not in FIXED[key]:
             raise BadDataError(
-                f"{where}: {key}={value!r} is not supported; supported: {_FIXED[key][0]!r}",
-                f"{where}：不支持 {key}={value!r}；支持的取值：{_FIXED[key][0]!r}",
+                f"{where}: {key}={value!r} is not supported; supported: {FIXED[key][0]!r}",
+                f"{where}：不支持 {key}={value!r}；支持的取值：{FIXED[key][0]!r}",
             )
-        if key not in known and not key.startswith(_OTHER_KINDS):
+        if key not in known and not key.startswith(OTHER_KINDS):
             near = get_close_matches(key, sorted(known), 1)
             hint = f"did you mean {near[0]}?" if near else "remove it if it has no effect"
             hint_zh = f"是否想用 {near[0]}？" if near else "若无作用请删除"
@@ -269,7 +115,7 @@ def _check_keys(raw: Mapping[str, Any], family: FamilyName, where: str) -> None:
                 f"{where}: config key {key!r} is unknown for {family}; {hint}",
                 f"{where}：{family} 没有配置项 {key!r}；{hint_zh}",
             )
-    if raw.get("sliding_window") is not None and raw.get("use_sliding_window", True):
+    if raw.get("sliding_window") is not None and raw.get("use_sliding_window", family != "qwen2"):
         raise BadDataError(
             f"{where}: sliding_window={raw['sliding_window']} is not supported; "
             "only full attention is",
@@ -281,7 +127,7 @@ def _check_keys(raw: Mapping[str, Any], family: FamilyName, where: str) -> None:
             f"{where}：layer_types 仅支持 full_attention",
         )
     if family in _HUNYUAN_FAMILIES:
-        for key, released in _WITHOUT_EFFECT.items():
+        for key, released in WITHOUT_EFFECT.items():
             if raw.get(key, released) != released:
                 warnings.warn(
                     f"{where}: {key}={raw[key]!r} has no effect, as in the released model; "
@@ -307,7 +153,7 @@ class _Reader:
                 f"{self.where}：缺少必需的配置项 {key!r}",
             )
         if isinstance(value, list):  # one entry a layer, in the later family's files
-            if len(set(value)) != 1:
+            if not value or any(entry != value[0] for entry in value):
                 raise BadDataError(
                     f"{self.where}: {key} differs between layers ({value}); not supported",
                     f"{self.where}：不支持各层不同的 {key}（{value}）",
@@ -317,12 +163,35 @@ class _Reader:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Beyond 2**53 a float no longer counts in ones, and no size is near.
+        if not number or not math.isfinite(value) or abs(value) > 2**53:
             raise BadDataError(
-                f"{self.where}: {key}={value!r} must be a number",
-                f"{self.where}：{key}={value!r} 必须是数字",
+                f"{self.where}: {key}={str(value)[:60]} must be a number below 2**53",
+                f"{self.where}：{key}={str(value)[:60]} 必须是小于 2**53 的数字",
             )
         return float(value)
+
+    def switch(self, key: str, default: bool) -> bool:
+        value = self.raw.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise BadDataError(
+                f"{self.where}: {key}={str(value)[:60]} must be true or false",
+                f"{self.where}：{key}={str(value)[:60]} 必须是 true 或 false",
+            )
+        return value
+
+    def below(self, key: str) -> "_Reader":
+        """The object under ``key``, empty if there is none."""
+        value = self.raw.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise BadDataError(
+                f"{self.where}: {key} must be an object",
+                f"{self.where}：{key} 必须是对象",
+            )
+        return _Reader(value or {}, f"{self.where}: {key}")
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.number(key, default)
@@ -349,22 +218,22 @@ def _feed_forward(values: _Reader, family: FamilyName) -> dict[str, Any]:
         return {"ffn": width}
     fields: dict[str, Any] = {
         "ffn": width,
-        "qk_norm": bool(raw.get("use_qk_norm", family != "hunyuan")),
+        "qk_norm": values.switch("use_qk_norm", family != "hunyuan"),
     }
-    if raw.get("use_cla"):
+    if values.switch("use_cla", False):
         fields["cla_share"] = values.integer("cla_share_factor", 2)
     experts = values.integer("num_experts", 1)
     if experts > 1:
         top_k = values.integer("moe_topk", 1)
-        mixed = bool(raw.get("use_mixed_mlp_moe", True))
+        mixed = values.switch("use_mixed_mlp_moe", True)
         # The first family renormalises above top-1 only, the later one always.
-        normalise = raw.get("norm_topk_prob", family == "hunyuan_v1_moe" or top_k > 1)
+        normalise = values.switch("norm_topk_prob", family == "hunyuan_v1_moe" or top_k > 1)
         fields |= {
             "ffn": values.integer("moe_intermediate_size", width),
             "experts": experts,
             "top_k": top_k,
             "shared_experts": values.integer("num_shared_expert", 1) if mixed else 0,
-            "norm_topk_prob": bool(normalise),
+            "norm_topk_prob": normalise,
             "routing": Routing(
                 mode=raw.get("routing_mode", "dropless"),
                 capacity_factor=values.number("routing_capacity_factor", 1.0),
@@ -374,28 +243,36 @@ def _feed_forward(values: _Reader, family: FamilyName) -> dict[str, Any]:
     return fields
 
 
-def _rope(raw: Mapping[str, Any], where: str) -> Rope:
+def _rope(values: _Reader, family: FamilyName) -> Rope:
     """rope_theta + rope_scaling of old files, or rope_parameters of new ones."""
-    scaling = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
-    theta = float(scaling.pop("rope_theta", raw.get("rope_theta", 10_000.0)))
-    kind = scaling.pop("rope_type", scaling.pop("type", "default"))
-    scaling.pop("type", None)
-    if scaling.get("alpha"):
+    where = values.where
+    scaling = values.below("rope_parameters")
+    if not scaling.raw:
+        scaling = values.below("rope_scaling")
+    if nested := [key for key, value in scaling.raw.items() if isinstance(value, dict)]:
+        raise BadDataError(
+            f"{where}: rope settings that differ between layers ({nested[0]}) are not supported",
+            f"{where}：不支持各层不同的 RoPE 设置（{nested[0]}）",
+        )
+    default = values.number("rope_theta", 1e6 if family == "mixtral" else 10_000.0)
+    theta = scaling.number("rope_theta", default)
+    kind = scaling.raw.get("rope_type", scaling.raw.get("type", "default"))
+    if scaling.raw.get("alpha") is not None:
         # Whatever the type is called: with alpha the rule is static and `factor` is ignored.
         # Later files add yarn's fields, which the rule does not read either.
-        return Rope(theta=theta, alpha=float(scaling["alpha"]))
-    if kind == "default":
+        return Rope(theta=theta, alpha=scaling.number("alpha"))
+    if kind == "default" and "factor" not in scaling.raw:
         return Rope(theta=theta)
     if kind == "linear":
-        return Rope(theta=theta, linear_factor=float(scaling["factor"]))
+        return Rope(theta=theta, linear_factor=scaling.number("factor"))
     if kind == "llama3":
         return Rope(
             theta=theta,
             llama3=Llama3Scaling(
-                factor=float(scaling["factor"]),
-                low_freq_factor=float(scaling["low_freq_factor"]),
-                high_freq_factor=float(scaling["high_freq_factor"]),
-                original_context=int(scaling["original_max_position_embeddings"]),
+                factor=scaling.number("factor"),
+                low_freq_factor=scaling.number("low_freq_factor"),
+                high_freq_factor=scaling.number("high_freq_factor"),
+                original_context=scaling.integer("original_max_position_embeddings"),
             ),
         )
     raise BadDataError(
@@ -492,11 +369,3 @@ def check_expressible(family: FamilyName, config: ModelConfig) -> None:
                 f"{field}={getattr(config, field)} 无法以 {family} 的格式写出；"
                 "请改用 hunyuan 系列或其他格式",
             )
-
-
-def default_family(config: ModelConfig) -> FamilyName:
-    """The family in which a model without a source checkpoint is written."""
-    plain = not config.experts and config.cla_share == 1 and not config.qk_norm
-    if plain and config.qkv_bias and not config.output_bias:
-        return "qwen2"
-    return "llama" if plain else "hunyuan"

@@ -32,6 +32,9 @@ class Piece:
     layout: Layout | None = None
     """Turns what is stored (after ``expert``) into the leaf; None if it is the leaf."""
 
+    rows: int | None = None
+    """First dimension of what is stored where a fused tensor holds more than the leaf."""
+
 
 # ---------------------------------------------------------------- Hugging Face
 
@@ -64,11 +67,15 @@ def hf_piece(
     parent, _, projection = module.rpartition(".")
     if projection in ("q_proj", "k_proj", "v_proj"):
         fused = f"{parent}.qkv_proj.{kind}"
-        return Piece(fused, layout=_from_qkv(projection, config)) if fused in stored else None
+        rows = (config.heads + 2 * config.kv_heads) * config.head_dim
+        layout = _from_qkv(projection, config)
+        return Piece(fused, layout=layout, rows=rows) if fused in stored else None
     if projection in ("gate_proj", "up_proj"):
         fused = f"{parent}.gate_and_up_proj.{kind}"
         half = 0 if projection == "up_proj" else 1
-        return Piece(fused, layout=lambda x: x.chunk(2)[half]) if fused in stored else None
+        width = config.ffn * (config.shared_experts if ".shared_mlp." in leaf else 1)
+        layout = lambda x: x.chunk(2)[half]  # noqa: E731
+        return Piece(fused, layout=layout, rows=2 * width) if fused in stored else None
     return None
 
 

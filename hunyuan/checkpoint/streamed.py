@@ -6,6 +6,7 @@ for one short sequence - and meant for verifying a conversion of a model of any 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from hunyuan.checkpoint.checkpoint import Checkpoint
 from hunyuan.checkpoint.leaves import expert_leaf, leaves
+from hunyuan.model.config import Routing
 from hunyuan.model.layers import RMSNorm
 from hunyuan.model.moe import MoE
 from hunyuan.model.transformer import Block, Decoder, build
@@ -22,7 +24,8 @@ _HEAD_ROWS = 4096
 
 def streamed_logits(checkpoint: Checkpoint, input_ids: Tensor) -> Tensor:
     """Ids (1, T) -> logits (1, T, V) float32, computed in float32."""
-    config = checkpoint.config
+    # The comparison is of weights: capacity, if the model was trained with one, plays no part.
+    config = replace(checkpoint.config, routing=Routing())
     decoder: Decoder = build(config).model
     decoder.embed_tokens = _Embedding(checkpoint)  # type: ignore[assignment]
     decoder.layers = _Blocks(checkpoint, decoder.layers)  # type: ignore[assignment]

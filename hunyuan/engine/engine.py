@@ -4,7 +4,8 @@ One thread calls `step`; requests are submitted and cancelled between steps. Ser
 dropless: with a capacity, one user's answer would depend on another's tokens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -23,6 +24,33 @@ from hunyuan.tokenizer.tokenizer import Tokenizer
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
 """Text to continue, token ids, or a conversation to answer."""
+
+
+class ChunkStream:
+    """The chunks of one answer; every other request of the engine goes on meanwhile."""
+
+    def __init__(self, engine: "Engine", request: Request) -> None:
+        self._engine = engine
+        self._request = request
+        self._chunks: deque[Chunk] = deque()
+        request.outbox = self._chunks
+
+    def __iter__(self) -> "ChunkStream":
+        return self
+
+    def __next__(self) -> Chunk:
+        while not self._chunks:
+            if self._request.finish_reason is not None:
+                raise StopIteration
+            self._engine.step()
+        return self._chunks.popleft()
+
+    def close(self) -> None:
+        """Cancel the request unless it has ended."""
+        self._engine.drop(self._request)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Engine:
@@ -115,7 +143,8 @@ class Engine:
             raise UsageError(
                 "the prompt is empty; give at least one token", "提示为空；至少需要一个词元"
             )
-        wrong = [i for i in ids if not 0 <= i < self.model.config.vocab]
+        named = [*ids, *params.logit_bias, *params.stop_token_ids]
+        wrong = [i for i in named if not 0 <= i < self.model.config.vocab]
         if wrong:
             raise UsageError(
                 f"token id {wrong[0]} is not in the vocabulary of {self.model.config.vocab}",
@@ -147,44 +176,34 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any
     ) -> Completion:
         """Answer one prompt; keyword arguments are fields of `SamplingParams`."""
-        request = self.submit(prompt, _with(params, overrides))
-        self._run_until_finished([request])
-        return request.completion()
+        return self.generate_many([prompt], params, **overrides)[0]
 
     def generate_many(
         self, prompts: Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
     ) -> list[Completion]:
         """Answer several prompts, batched together."""
         settings = _with(params, overrides)
-        requests = [self.submit(prompt, settings) for prompt in prompts]
-        self._run_until_finished(requests)
+        requests: list[Request] = []
+        try:
+            for prompt in prompts:
+                requests.append(self.submit(prompt, settings))
+            while any(request.finish_reason is None for request in requests):
+                self.step()
+        finally:
+            for request in requests:
+                self.drop(request)
         return [request.completion() for request in requests]
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any
-    ) -> Iterator[Chunk]:
-        """Answer one prompt chunk by chunk; closing the iterator cancels the request."""
-        request = self.submit(prompt, _with(params, overrides))
-        return self._stream(request)
+    ) -> "ChunkStream":
+        """Answer one prompt chunk by chunk; closing or dropping the iterator cancels it."""
+        return ChunkStream(self, self.submit(prompt, _with(params, overrides)))
 
-    def _stream(self, request: Request) -> Iterator[Chunk]:
-        try:
-            while request.finish_reason is None:
-                for owner, chunk in self.step():
-                    if owner is request:
-                        yield chunk
-        finally:
-            if request.finish_reason is None:
-                self._end(request, "cancelled")
-
-    def _run_until_finished(self, requests: list[Request]) -> None:
-        try:
-            while any(r.finish_reason is None for r in requests):
-                self.step()
-        finally:
-            for request in requests:
-                if request.finish_reason is None:
-                    self._end(request, "cancelled")
+    def drop(self, request: Request) -> None:
+        """Give a request up at once; harmless if it has ended. For the thread that steps."""
+        if request.finish_reason is None:
+            self._end(request, "cancelled")
 
     # ------------------------------------------------------------ the step
 
@@ -205,20 +224,27 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Request, Chunk]]:
-        """Run one batch of tokens and return what each request gained."""
+        """Run one batch of tokens and return what each request gained.
+
+        If choosing a token raises, the request it was for ends and the error goes on to the
+        caller; the others are as if the step had not been, and the next one runs them again.
+        """
         events = []
         for request in self._scheduler.cancelled():
             self._end(request, "cancelled")
             events.append((request, Chunk("", None, finish_reason="cancelled")))
         segments = self._scheduler.plan()
-        if not segments:
-            return events
-        logits = self._run(segments)
-        sampling = [s.request for s in segments if s.samples]
-        for segment in segments:
-            segment.request.cached += segment.count
-        for request, row in zip(sampling, logits, strict=True):
-            events.append((request, self._advance(request, row)))
+        if segments:
+            logits = iter(self._run(segments))
+            for segment in segments:
+                request = segment.request
+                if segment.samples:
+                    chunk = self._advance(request, next(logits))
+                    events.append((request, chunk))
+                request.cached = segment.start + segment.count
+        for request, chunk in events:
+            if request.outbox is not None:
+                request.outbox.append(chunk)
         return events
 
     def _run(self, segments: list[Segment]) -> torch.Tensor:
@@ -239,7 +265,11 @@ class Engine:
 
     def _advance(self, request: Request, logits: torch.Tensor) -> Chunk:
         """Choose the next token and find out whether the answer ends with it."""
-        token, logprob = choose_token(logits, request, self._generators[request])
+        try:
+            token, logprob = choose_token(logits, request, self._generators[request])
+        except BaseException:
+            self._end(request, "cancelled")
+            raise
         request.stamp_token()
         params = request.params
         own_stop = token in self.tokenizer.stop_ids and not params.ignore_eos

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +20,7 @@ class SamplingParams:
     """Tokens to generate at most; None: until the context is full."""
 
     temperature: float = 0.7
-    """0 is greedy; higher is more varied. 0 to 2."""
+    """0 is greedy, as is all below 0.0001; higher is more varied. 0 to 2."""
 
     top_k: int = 20
     """Keep the k most likely tokens; 0 keeps all."""
@@ -31,7 +32,7 @@ class SamplingParams:
     """Drop tokens less likely than this share of the most likely one."""
 
     repetition_penalty: float = 1.0
-    """Divide the logit of tokens seen in prompt or answer (above 0; 1 is none)."""
+    """Divide the logit of tokens seen in prompt or answer. 0.01 to 100; 1 is none."""
 
     presence_penalty: float = 0.0
     """Subtracted once from the logit of tokens in the answer. -2 to 2."""
@@ -58,26 +59,44 @@ class SamplingParams:
     """Report each token's log-probability and this many alternatives (0 to 20)."""
 
     def __post_init__(self) -> None:
-        _within("temperature", self.temperature, 0, 2)
-        _within("top_p", self.top_p, 0, 1, open_low=True)
-        _within("min_p", self.min_p, 0, 1)
-        _within("top_k", self.top_k, 0, math.inf)
-        _within("repetition_penalty", self.repetition_penalty, 0, math.inf, open_low=True)
-        _within("presence_penalty", self.presence_penalty, -2, 2)
-        _within("frequency_penalty", self.frequency_penalty, -2, 2)
-        _within("max_tokens", 1 if self.max_tokens is None else self.max_tokens, 1, math.inf)
-        _within("logprobs", 0 if self.logprobs is None else self.logprobs, 0, 20)
-        _within("seed", 0 if self.seed is None else self.seed, -(2**63), 2**63 - 1)
+        _number("temperature", self.temperature, 0, 2)
+        _number("top_p", self.top_p, 0, 1, open_low=True)
+        _number("min_p", self.min_p, 0, 1)
+        _number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        _number("presence_penalty", self.presence_penalty, -2, 2)
+        _number("frequency_penalty", self.frequency_penalty, -2, 2)
+        _whole("top_k", self.top_k, 0, math.inf)
+        _whole("max_tokens", 1 if self.max_tokens is None else self.max_tokens, 1, math.inf)
+        _whole("logprobs", 0 if self.logprobs is None else self.logprobs, 0, 20)
+        _whole("seed", 0 if self.seed is None else self.seed, -(2**63), 2**63 - 1)
+        if not isinstance(self.logit_bias, Mapping):
+            raise _wrong("logit_bias", self.logit_bias, "a map of token ids", "词元编号的映射")
         for token, bias in self.logit_bias.items():
-            _within(f"logit_bias[{token}]", bias, -100, 100)
-        if isinstance(self.stop, str) or any(not isinstance(s, str) or not s for s in self.stop):
-            raise UsageError(
-                f"stop={self.stop!r}: must be a list of non-empty strings",
-                f"stop={self.stop!r}：必须是非空字符串的列表",
-            )
+            _whole("token id in logit_bias", token, 0, math.inf)
+            _number(f"logit_bias[{token}]", bias, -100, 100)
+        if not isinstance(self.stop_token_ids, Sequence) or isinstance(self.stop_token_ids, str):
+            raise _wrong("stop_token_ids", self.stop_token_ids, "a list of ids", "编号的列表")
+        for token in self.stop_token_ids:
+            _whole("token id in stop_token_ids", token, 0, math.inf)
+        texts = isinstance(self.stop, Sequence) and not isinstance(self.stop, str)
+        if not texts or any(not isinstance(s, str) or not s for s in self.stop):
+            raise _wrong("stop", self.stop, "a list of non-empty strings", "非空字符串的列表")
 
 
-def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+def _wrong(name: str, value: object, en: str, zh: str) -> UsageError:
+    shown = repr(value)[:60]
+    return UsageError(f"{name}={shown}: must be {en}", f"{name}={shown}：必须是{zh}")
+
+
+def _whole(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(name, value, "a whole number", "整数")
+    _number(name, value, low, high)
+
+
+def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(name, value, "a number", "数字")
     inside = low < value <= high if open_low else low <= value <= high
     if not inside:  # also not-a-number
         bounds = f"{'above' if open_low else 'at least'} {low}"
@@ -141,7 +160,7 @@ class Completion:
 
 
 class Request:
-    """A running request; the engine changes it, callers read `chunks` and may `cancel`."""
+    """A running request; the engine changes it, callers may `cancel` it."""
 
     def __init__(self, prompt: Sequence[int], params: SamplingParams, *, limit: int) -> None:
         self.prompt = list(prompt)
@@ -155,6 +174,8 @@ class Request:
         self.text = ""
         self.finish_reason: FinishReason | None = None
         self.cancelled = False
+        self.outbox: deque[Chunk] | None = None
+        """Where the engine puts the chunks of a streamed answer."""
         self.submitted = time.perf_counter()
         self.started: float | None = None
         self.first_token: float | None = None

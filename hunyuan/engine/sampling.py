@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 
 from hunyuan.engine.request import Request, SamplingParams, TokenLogprob
+from hunyuan.errors import HunyuanError
+
+# Dividing by less would overflow, and the draw would be greedy anyway.
+GREEDY_BELOW = 1e-4
 
 
 class Candidates(NamedTuple):
@@ -28,8 +32,15 @@ def choose_token(
 ) -> tuple[int, TokenLogprob | None]:
     """The next token of a request from its logits (V,) float32; ids without a token are -inf."""
     params = request.params
+    if not torch.isfinite(logits.max()):
+        raise HunyuanError(
+            "the model computed no finite logits; its weights are damaged or overflow this dtype: "
+            "try float32 or fetch the model again",
+            "模型未算出有限的 logits；权重已损坏或超出该 dtype 的范围："
+            "请改用 float32 或重新获取模型",
+        )
     adjusted = apply_penalties(logits, request)
-    if params.temperature == 0:
+    if params.temperature < GREEDY_BELOW:
         token = int(adjusted.argmax())
     else:
         kept = top_k(adjusted / params.temperature, params.top_k)
@@ -58,8 +69,7 @@ def apply_penalties(logits: Tensor, request: Request) -> Tensor:
         counts = torch.tensor([float(n) for n in answered.values()])
         logits[ids] -= params.presence_penalty + params.frequency_penalty * counts
     for token, bias in params.logit_bias.items():
-        if 0 <= token < len(logits):
-            logits[token] += bias
+        logits[token] += bias
     return logits
 
 

@@ -4,6 +4,7 @@ A `ModelConfig` is frozen and validated. It counts its own parameters, FLOPs and
 that plans, memory checks and reports all quote the same numbers. No torch here.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -61,6 +62,9 @@ class Rope:
 
     def __post_init__(self) -> None:
         _require_positive("rope.theta", self.theta)
+        for name in ("alpha", "linear_factor"):
+            if getattr(self, name) is not None:
+                _require_positive(f"rope.{name}", getattr(self, name))
         if sum(x is not None for x in (self.alpha, self.linear_factor, self.llama3)) > 1:
             raise UsageError(
                 "rope: alpha, linear_factor and llama3 exclude each other; set one",
@@ -82,6 +86,17 @@ class Llama3Scaling:
     low_freq_factor: float
     high_freq_factor: float
     original_context: int
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor", "high_freq_factor", "original_context"):
+            _require_positive(f"rope.llama3.{name}", getattr(self, name))
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise UsageError(
+                f"rope.llama3: high_freq_factor={self.high_freq_factor} must exceed "
+                f"low_freq_factor={self.low_freq_factor}",
+                f"rope.llama3：high_freq_factor={self.high_freq_factor} 必须大于 "
+                f"low_freq_factor={self.low_freq_factor}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +185,12 @@ class ModelConfig:
             raise UsageError(
                 f"top_k={self.top_k} exceeds experts={self.experts}",
                 f"top_k={self.top_k} 超过 experts={self.experts}",
+            )
+        if self.experts < 0 or self.shared_experts < 0:
+            raise UsageError(
+                f"experts={self.experts}, shared_experts={self.shared_experts}: "
+                "must not be below 0",
+                f"experts={self.experts}、shared_experts={self.shared_experts}：不能小于 0",
             )
         if self.experts == 0 and self.shared_experts:
             raise UsageError(
@@ -288,5 +309,7 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
 
 
 def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise UsageError(f"{name}={value} must be above 0", f"{name}={value} 必须大于 0")
+    if not 0 < value < math.inf:
+        raise UsageError(
+            f"{name}={value} must be above 0 and finite", f"{name}={value} 必须大于 0 且有限"
+        )

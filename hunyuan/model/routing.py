@@ -5,6 +5,8 @@ compiles full-graph, replays under activation recomputation and can be tested al
 an input (`slot_keys`), never drawn inside.
 """
 
+import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -63,7 +65,9 @@ def choose(logits: Tensor, top_k: int, normalise: bool) -> tuple[Tensor, Tensor,
 
 def capacity(routing: Routing, tokens: int, config: ModelConfig) -> int:
     """Slots per expert for a group of ``tokens``: ceil(factor * k * tokens / E)."""
-    return max(1, -int(-(routing.capacity_factor * config.top_k * tokens) // config.experts))
+    # Fraction: 1.1 * 100 / 10 is a little above 11 in floating point, and would round up to 12.
+    factor = Fraction(str(routing.capacity_factor))
+    return max(1, math.ceil(factor * config.top_k * tokens / config.experts))
 
 
 def draw_slot_keys(

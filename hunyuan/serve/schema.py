@@ -12,9 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 from hunyuan.engine.request import SamplingParams
 from hunyuan.errors import UsageError
 
-GREEDY_BELOW = 1e-4
-"""Temperatures below are greedy; dividing logits by much less overflows."""
-
 
 class FieldError(UsageError):
     """A request's mistake in one field, which the error names as ``param``."""
@@ -95,6 +92,7 @@ class ChatRequest(Lenient):
         self._refuse_unsupported()
         given = self.model_dump(
             include={
+                "temperature",
                 "top_p",
                 "top_k",
                 "min_p",
@@ -108,9 +106,6 @@ class ChatRequest(Lenient):
             },
             exclude_none=True,
         )
-        if self.temperature is not None:
-            greedy = 0 <= self.temperature < GREEDY_BELOW
-            given["temperature"] = 0.0 if greedy else self.temperature
         if self.stop is not None:
             given["stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
         if self.logprobs:
@@ -163,11 +158,4 @@ class ChatRequest(Lenient):
                 "top_logprobs",
                 "top_logprobs needs logprobs=true; set it",
                 "top_logprobs 需要 logprobs=true；请一并设置",
-            )
-        penalty = self.repetition_penalty
-        if penalty is not None and not 0.01 <= penalty <= 100:
-            raise FieldError(
-                "repetition_penalty",
-                f"repetition_penalty={penalty}: must be at least 0.01 and at most 100",
-                f"repetition_penalty={penalty}：必须不小于 0.01 且不大于 100",
             )
