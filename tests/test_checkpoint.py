@@ -522,3 +522,139 @@ def test_gguf_stores_vectors_and_router_as_float32(tmp_path: Path) -> None:
     assert kinds["blk.0.ffn_gate_inp.weight"] == "F32"
     assert kinds["blk.0.attn_norm.weight"] == "F32"
     assert kinds["blk.0.ffn_up_exps.weight"] == "BF16"
+
+
+# ---------------------------------------------------------------- more faults
+
+
+@pytest.mark.parametrize("mode", ["capacity-drop", "capacity-recycle"])
+def test_checkpoints_of_capacity_models_convert_and_verify(tmp_path: Path, mode: Any) -> None:
+    model = random_transformer(replace(preset("tiny"), routing=Routing(mode=mode)))
+    source = write_folder(tmp_path / "m", model, "hunyuan")
+    result = convert(source, tmp_path / "out", verify=True)
+    assert result is not None
+    assert result.max_difference == 0
+    assert open_checkpoint(tmp_path / "out").config.routing.mode == mode
+
+
+def test_fused_tensors_of_wrong_shapes_are_named(large: Path) -> None:
+    """Every one of these could be broadcast or cut into something that fits."""
+    for name, shape in {
+        "mlp.shared_mlp.gate_and_up_proj": (224, 1),
+        "self_attn.qkv_proj": (112, 1),
+        "mlp.experts.3.gate_and_up_proj": (2, 80),
+    }.items():
+        stored = load_file(large / "model.safetensors")
+        kept = {n: t.clone() for n, t in stored.items()}
+        prefix = f"model.layers.0.{name.rpartition('.')[0]}."
+        parts = ("q_proj", "k_proj", "v_proj") if "qkv" in name else ("gate_proj", "up_proj")
+        for part in parts:
+            kept.pop(f"{prefix}{part}.weight")
+        kept[f"model.layers.0.{name}.weight"] = torch.ones(shape)
+        save_file(kept, large / "model.safetensors")
+        refused(large, BadDataError, f"model.layers.0.{name}.weight", str(list(shape)))
+        save_file(stored, large / "model.safetensors")
+
+
+def test_overflow_in_float16_is_refused_everywhere(tmp_path: Path) -> None:
+    family, changes = FAMILIES["llama"]
+    model = random_transformer(replace(preset("tiny"), **changes))
+    name = "model.layers.1.self_attn.o_proj.weight"
+    with torch.no_grad():
+        model.get_parameter(name)[3, 3] = 1e6
+    source = write_folder(tmp_path / "m", model, family)
+    for target in ("out", "out.gguf"):
+        with pytest.raises(UsageError, match=rf"{name} holds 1e\+06, beyond float16's 65504"):
+            convert(source, tmp_path / target, dtype=torch.float16)
+    with pytest.raises(UsageError, match=name):
+        hunyuan.load_model(source, "float16")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_absurd_counts_end_at_once(large: Path) -> None:
+    path = large / "config.json"
+    raw = json.loads(path.read_text())
+    for change in ({"num_hidden_layers": 10**9}, {"num_experts": 10**9}):
+        path.write_text(json.dumps(raw | change))
+        refused(large, BadDataError, "config.json", str(10**9))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rope_theta": "x"}, ["rope_theta"]),
+        ({"rope_scaling": "x"}, ["rope_scaling"]),
+        ({"rope_scaling": {"type": "linear"}}, ["factor"]),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, ["factor"]),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8}}, ["low_freq_factor"]),
+        ({"rope_scaling": {"alpha": -5}}, ["alpha"]),
+        ({"rope_scaling": {"factor": 2}}, ["default"]),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1}}}, ["full_attention"]),
+        ({"tie_word_embeddings": "false"}, ["tie_word_embeddings"]),
+        ({"use_cla": "x"}, ["use_cla"]),
+        ({"rms_norm_eps": float("inf")}, ["rms_norm_eps"]),
+        ({"hidden_size": 10**400}, ["hidden_size"]),
+        ({"num_key_value_heads": 3}, ["kv_heads=3"]),
+        ({"vocab_size": 0}, ["vocab=0"]),
+        ({"routing_mode": "random"}, ["random"]),
+        ({"use_rotary_pos_emb": False}, ["use_rotary_pos_emb"]),
+    ],
+)
+def test_bad_values_are_faults_of_the_file(large: Path, change: dict, words: list[str]) -> None:
+    path = large / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused(large, BadDataError, "config.json", *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("qwen2", {"use_mrope": False, "sliding_window": 32768, "max_window_layers": 21}),
+        ("qwen2", {"use_sliding_window": False, "sliding_window": 32768}),
+        ("llama", {"is_llama_config": True, "rope_interleaved": False, "mlp_bias": False}),
+        ("llama", {"transformers.js_config": {}, "unsloth_fixed": True, "sliding_window": None}),
+    ],
+)
+def test_keys_of_public_files_are_understood(tmp_path: Path, name: str, keys: dict) -> None:
+    family, changes = FAMILIES[name]
+    model = random_transformer(replace(preset("tiny"), **changes))
+    folder = write_folder(tmp_path / "m", model, family)
+    path = folder / "config.json"
+    raw = {k: v for k, v in json.loads(path.read_text()).items() if k != "use_sliding_window"}
+    path.write_text(json.dumps(raw | keys))
+    assert open_checkpoint(folder).config == model.config
+
+
+def test_token_ids_of_the_source_stay_with_the_model(large: Path, tmp_path: Path) -> None:
+    path = large / "config.json"
+    ids = {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | ids))
+    convert(large, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: written[key] for key in ids} == ids
+
+
+def test_llama3_scalings_that_gguf_cannot_say_are_refused(tmp_path: Path) -> None:
+    scaling = replace(LLAMA3.llama3, factor=16.0)
+    rope = Rope(theta=5e5, llama3=scaling)
+    model = random_transformer(replace(preset("tiny"), **{**PLAIN, "rope": rope}))
+    source = write_folder(tmp_path / "m", model, "llama")
+    with pytest.raises(BadDataError, match="GGUF could not say what it was"):
+        convert(source, tmp_path / "x.gguf")
+
+
+def test_a_tensor_in_two_files_is_refused(large: Path) -> None:
+    stored = load_file(large / "model.safetensors")
+    (large / "model.safetensors").unlink()
+    save_file(stored, large / "a.safetensors")
+    save_file({"model.norm.weight": torch.zeros(80)}, large / "b.safetensors")
+    refused(large, BadDataError, "model.norm.weight", "a.safetensors")
+
+
+def test_nothing_of_the_users_lies_where_we_write_aside(large: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "user.partial"
+    theirs.mkdir()
+    (theirs / "precious").write_text("mine")
+    convert(large, tmp_path / "user")
+    assert (theirs / "precious").read_text() == "mine"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

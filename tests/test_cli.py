@@ -171,6 +171,13 @@ def test_wrong_usage_is_code_2(model: Path) -> None:
     failed(hunyuan("convert", str(model), str(model)), 2, "exists already")
 
 
+def test_no_verb_shows_the_help() -> None:
+    done = hunyuan()
+    assert done.returncode == 2
+    assert done.stdout.startswith("Usage: hunyuan")
+    assert "pull  " in done.stdout
+
+
 def test_what_does_not_fit_is_code_3(model: Path) -> None:
     failed(hunyuan("generate", str(model), "x" * 600), 3, "600", "512")
     failed(hunyuan("generate", str(model), "x", "--context", "9999"), 3, "9999", "512")

@@ -248,6 +248,15 @@ def test_contexts_that_cannot_be(random_model: MakeModel, byte_tokenizer: Tokeni
         Engine(random_model(), byte_tokenizer, context=513)
 
 
+@pytest.mark.parametrize("option", [{"max_sequences": 0}, {"prefill_chunk": -3}, {"context": 0}])
+def test_impossible_engines_are_refused(
+    random_model: MakeModel, byte_tokenizer: Tokenizer, option: dict
+) -> None:
+    (name,) = option
+    with pytest.raises(UsageError, match=f"{name}={option[name]}: must be at least"):
+        Engine(random_model(), byte_tokenizer, **option)
+
+
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
     random_model: MakeModel, byte_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

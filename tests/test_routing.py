@@ -97,6 +97,13 @@ def test_nothing_is_dropped_at_a_factor_of_one_or_more(factor: float) -> None:
         assert not assign_slots(collapsed, 16, room, keys).dropped.any()
 
 
+def test_capacity_rounds_up_exactly() -> None:
+    """ceil(factor * k * G / E), not one more where floating point lies a little above."""
+    config = replace(preset("tiny"), experts=10)
+    for factor, tokens, slots in ((1.1, 100, 11), (1.0, 100, 10), (1.0, 101, 11), (0.3, 100, 3)):
+        assert capacity(Routing(capacity_factor=factor), tokens, config) == slots
+
+
 def test_overflow_spreads_in_proportion_to_free_room() -> None:
     """All tokens want expert 0; over many seeds every free slot is taken equally often."""
     experts, room, tokens, draws = 8, 8, 40, 3000

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -682,3 +683,21 @@ def test_rules_without_a_gguf_name_are_refused(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(write_folder(tmp_path, native))
     with pytest.raises(UsageError, match="GGUF has no name for its rules"):
         gguf_metadata(tokenizer)
+
+
+def test_stop_ids_come_from_config_json_where_nothing_else_says_them(
+    qwen_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(qwen_folder / "tokenizer.json", tmp_path)
+    (tmp_path / "config.json").write_text('{"eos_token_id": [5, 6]}')
+    assert load_tokenizer(tmp_path).stop_ids == {5, 6}
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert load_tokenizer(tmp_path).stop_ids == {7}
+
+
+def test_placeholders_in_config_json_stop_no_hunyuan_large(
+    ranks_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ranks_folder, tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text('{"eos_token_id": 2}')
+    assert 2 not in load_tokenizer(tmp_path / "m").stop_ids

@@ -4,7 +4,6 @@ Reading is strict: a key that is neither understood nor known to be harmless is 
 setting that is silently dropped is a model that silently answers wrongly.
 """
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -164,8 +163,8 @@ class _Reader:
     def number(self, key: str, default: float | None = None) -> float:
         value = self._get(key, default)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        # Beyond 2**53 a float no longer counts in ones, and no size is near.
-        if not number or not math.isfinite(value) or abs(value) > 2**53:
+        # Beyond 2**53 a float no longer counts in ones, and no size is near; also not-a-number.
+        if not number or not abs(value) <= 2**53:
             raise BadDataError(
                 f"{self.where}: {key}={str(value)[:60]} must be a number below 2**53",
                 f"{self.where}：{key}={str(value)[:60]} 必须是小于 2**53 的数字",

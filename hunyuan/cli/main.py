@@ -78,8 +78,9 @@ def run(arguments: list[str]) -> int:
         cli.main(arguments, prog_name="hunyuan", standalone_mode=False)
     except HunyuanError as error:
         return _fail(str(error), error.exit_code, show_all)
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
     except click.ClickException as error:
         usage = f"{error.format_message()} ({_help_hint(error)})".replace("\n", " ")
         return _fail(usage, 2, show_all)

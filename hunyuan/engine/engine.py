@@ -80,6 +80,16 @@ class Engine:
                 f"路由模式 {config.routing.mode} 不能用于推理：回答会受其他请求影响；"
                 "请以 dropless 模式载入模型",
             )
+        for name, value in (("max_sequences", max_sequences), ("prefill_chunk", prefill_chunk)):
+            if value < 1:
+                raise UsageError(
+                    f"{name}={value}: must be at least 1", f"{name}={value}：必须不小于 1"
+                )
+        if context is not None and context < 2:
+            raise UsageError(
+                f"context={context}: must be at least 2, one token to read and one to write",
+                f"context={context}：必须不小于 2（读入与写出各一个词元）",
+            )
         if tokenizer.vocab_size > config.vocab:
             raise UsageError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab}; "

@@ -56,16 +56,17 @@ def read_settings(folder: Path) -> FolderSettings:
         add_bos=add_bos,
         chat_template=_chat_template(folder, config),
         added=_added(folder / "tokenizer_config.json", config.get("added_tokens_decoder") or {}),
-        stop_ids=_stop_ids(*_stated_eos(folder, generation)),
+        stop_ids=_stop_ids(folder / "generation_config.json", generation.get("eos_token_id")),
     )
 
 
-def _stated_eos(folder: Path, generation: Json) -> tuple[Path, Any]:
-    """The file that says which ids end an answer, and what it says; config.json comes second."""
-    if "eos_token_id" in generation:
-        return folder / "generation_config.json", generation["eos_token_id"]
+def model_stop_ids(folder: Path) -> tuple[int, ...]:
+    """The ids that config.json calls end of sequence, for folders that say it nowhere else.
+
+    Not for Hunyuan-Large, whose config.json holds placeholders (specification, section 2).
+    """
     path = folder / "config.json"
-    return path, (read_json(path) or {}).get("eos_token_id")
+    return _stop_ids(path, (read_json(path) or {}).get("eos_token_id"))
 
 
 def read_json(path: Path) -> Json | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hunyuan.errors import BadDataError
 from hunyuan.tokenizer.byte_pair import BytePairRules, BytePairs, Json, without_specials
-from hunyuan.tokenizer.folder import FolderSettings, read_json, read_settings
+from hunyuan.tokenizer.folder import FolderSettings, model_stop_ids, read_json, read_settings
 from hunyuan.tokenizer.markup import SpecialToken, is_text
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
@@ -68,13 +68,14 @@ def from_folder(folder: Path) -> Tokenizer:
     add_bos = settings.add_bos
     if add_bos is None:
         add_bos = bos is not None and _starts_with(content.get("post_processor"), bos, ids)
+    stated = {*settings.stop_ids, *([] if eos is None else [eos])}
     return Tokenizer(
         backend,
         specials,
         bos_id=bos,
         eos_id=eos,
         add_bos=add_bos,
-        stop_ids={*settings.stop_ids, *([] if eos is None else [eos])},
+        stop_ids=stated or model_stop_ids(folder),
         roles=settings.roles,
         chat_template=settings.chat_template,
     )
