@@ -24,7 +24,7 @@ from hunyuan.checkpoint.hf_config import FamilyName, read_hf_config
 from hunyuan.checkpoint.leaves import leaves
 from hunyuan.checkpoint.pieces import Piece, gguf_piece, hf_piece
 from hunyuan.errors import BadDataError, UsageError
-from hunyuan.formats.ggml import read_tensor
+from hunyuan.formats.ggml import FLOATS, read_blocks, read_tensor
 from hunyuan.formats.gguf import GGMLType, GGUFFile, read_gguf
 from hunyuan.model.config import ModelConfig
 
@@ -48,6 +48,12 @@ class TensorFile(Protocol):
 
     def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
         """Read (part of) a tensor as ``dtype``; reads only the bytes of ``rows``."""
+
+    def stored_type(self, name: str) -> GGMLType:
+        """Type on disk in ggml's terms."""
+
+    def read_stored(self, name: str, entry: int | None) -> tuple[GGMLType, Tensor]:
+        """A tensor, or one entry of its first dimension, as it is: type, (rows, bytes) uint8."""
 
 
 class SafetensorsFolder:
@@ -90,6 +96,17 @@ class SafetensorsFolder:
             tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
             return tensor.to(dtype, copy=True)  # type: ignore[no-any-return]
 
+    def stored_type(self, name: str) -> GGMLType:
+        """Float type on disk in ggml's terms."""
+        dtype = self.stored_dtype(name)
+        return next(kind for kind, float_type in FLOATS.items() if float_type == dtype)
+
+    def read_stored(self, name: str, entry: int | None) -> tuple[GGMLType, Tensor]:
+        """The stored floats as bytes."""
+        tensor = self.read(name, entry, self.stored_dtype(name))
+        rows = len(tensor) if tensor.dim() > 1 else 1
+        return self.stored_type(name), tensor.contiguous().view(torch.uint8).view(rows, -1)
+
 
 class GGUFTensors:
     """The tensors of a GGUF file, dequantised as they are read."""
@@ -100,16 +117,19 @@ class GGUFTensors:
 
     def stored_dtype(self, name: str) -> torch.dtype | None:
         """Float type on disk, or None if quantised."""
-        kinds = {
-            GGMLType.F32: torch.float32,
-            GGMLType.F16: torch.float16,
-            GGMLType.BF16: torch.bfloat16,
-        }
-        return kinds.get(self._file.tensors[name].type)
+        return FLOATS.get(self._file.tensors[name].type)
 
     def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
         """Read the bytes of ``rows`` and dequantise them."""
         return read_tensor(self._file, name, rows=rows, dtype=dtype)
+
+    def stored_type(self, name: str) -> GGMLType:
+        """Block type on disk."""
+        return self._file.tensors[name].type
+
+    def read_stored(self, name: str, entry: int | None) -> tuple[GGMLType, Tensor]:
+        """The stored blocks."""
+        return self._file.tensors[name].type, read_blocks(self._file, name, rows=entry)
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,21 @@ class Checkpoint:
         if piece.layout is not None:
             tensor = piece.layout(tensor).contiguous()
         return tensor if rows is None else tensor[rows]
+
+    def stored_type(self, leaf: str) -> GGMLType:
+        """Type of a leaf on disk in ggml's terms."""
+        return self.tensors.stored_type(self.pieces[leaf].name)
+
+    def read_stored(self, leaf: str) -> tuple[GGMLType, Tensor]:
+        """Read one leaf as it is stored: its type, and (rows, bytes per row) uint8.
+
+        Layouts move whole rows, so they apply to bytes as they do to numbers.
+        """
+        piece = self.pieces[leaf]
+        kind, blocks = self.tensors.read_stored(piece.name, piece.expert)
+        if piece.layout is not None:
+            blocks = piece.layout(blocks).contiguous()
+        return kind, blocks
 
     def _narrowed(self, leaf: str, tensor: Tensor) -> Tensor:
         narrow = tensor.half()

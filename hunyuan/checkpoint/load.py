@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -9,11 +10,16 @@ from torch import Tensor, nn
 
 from hunyuan.catalogue.store import locate
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hunyuan.checkpoint.leaves import expert_leaf
+from hunyuan.checkpoint.leaves import expert_leaf, leaves
 from hunyuan.errors import UsageError
+from hunyuan.formats.ggml import FLOATS
+from hunyuan.formats.gguf import GGMLType
 from hunyuan.memory import require_memory
 from hunyuan.model.config import Routing
 from hunyuan.model.transformer import Transformer, build
+from hunyuan.native.library import unavailable
+from hunyuan.native.matrix import Arena, pack, packable, packed_bytes
+from hunyuan.native.transformer import NativeTransformer, Weight
 from hunyuan.tokenizer.gguf_vocabulary import from_gguf_metadata
 from hunyuan.tokenizer.load import load_tokenizer as read_tokenizer
 from hunyuan.tokenizer.tokenizer import Tokenizer
@@ -58,14 +64,89 @@ def load_model(
 ) -> Transformer:
     """Load a model: a Hugging Face folder, a GGUF file, or the name of a pulled model.
 
-    ``dtype``: float32, bfloat16, float16 or auto; router and norms stay float32. Routing is
-    dropless whatever the checkpoint was trained with, unless ``routing`` says otherwise.
-
-    Raises `UsageError` (unknown name or dtype), `DoesNotFitError` (checked before reading weights)
-    and `BadDataError` (damaged or unsupported checkpoint).
+    Quantised weights become ``dtype``. ``routing`` is dropless unless told otherwise. Raises
+    `BadDataError` for a damaged or unsupported checkpoint, `DoesNotFitError` if memory is short.
     """
     checkpoint = open_checkpoint(locate(str(path_or_name)))
     return load_checkpoint(checkpoint, parse_dtype(dtype), routing=routing, progress=progress)
+
+
+def load_packed(
+    path_or_name: str | Path, *, progress: Progress | None = None
+) -> NativeTransformer:
+    """Load a model for the compiled kernels, its weights as they are stored.
+
+    Raises what `load_model` raises, and `UsageError` where the kernels cannot run it.
+    """
+    return pack_checkpoint(open_checkpoint(locate(str(path_or_name))), progress=progress)
+
+
+def why_not_packed(checkpoint: Checkpoint) -> str | None:
+    """Why the kernels cannot run a checkpoint, or None."""
+    if reason := unavailable():
+        return f"native kernels: {reason}"
+    config = checkpoint.config
+    if config.head_dim % 16:
+        return f"native kernels: head_dim={config.head_dim} is no multiple of 16"
+    for leaf, shape in leaves(config).items():
+        if len(shape) == 1:
+            continue
+        kind = checkpoint.stored_type(leaf)
+        if not packable(kind, shape[1]):
+            return f"native kernels: {leaf} is {kind.name} with rows of {shape[1]}"
+    return None
+
+
+def pack_checkpoint(
+    checkpoint: Checkpoint, *, progress: Progress | None = None
+) -> NativeTransformer:
+    """Load an opened checkpoint for the kernels; see `load_packed`."""
+    if reason := why_not_packed(checkpoint):
+        raise UsageError(
+            f"{checkpoint.path}: {reason}; choose dtype float32 or bfloat16",
+            f"{checkpoint.path}：{reason}；请选择 dtype float32 或 bfloat16",
+        )
+    shapes = leaves(checkpoint.config)
+    total = checkpoint.config.total_parameters
+    needed = sum(
+        packed_bytes(checkpoint.stored_type(leaf), *shape)
+        for leaf, shape in shapes.items()
+        if len(shape) == 2
+    )
+    require_memory(
+        needed,
+        (f"{checkpoint.path}", f"载入 {checkpoint.path} "),
+        ("choose a smaller model", "请选择更小的模型"),
+    )
+    arena = Arena()
+    weights: dict[str, Weight] = {}
+    done = 0
+    for leaf, shape in shapes.items():
+        if len(shape) == 1:
+            weights[leaf] = checkpoint.read(leaf)
+        elif leaf.endswith(".gate.wg.weight"):  # the router, float32 in every model
+            router = checkpoint.read(leaf).view(torch.uint8)
+            weights[leaf] = pack(GGMLType.F32, router, arena)
+        else:
+            weights[leaf] = pack(*checkpoint.read_stored(leaf), arena)
+        done += prod(shape)
+        if progress is not None:
+            progress(done, total)
+    return NativeTransformer(checkpoint.config, weights)
+
+
+def pack_transformer(model: Transformer) -> NativeTransformer:
+    """The same model for the compiled kernels, in the number type it has."""
+    arena = Arena()
+    weights: dict[str, Weight] = {}
+    for leaf, shape in leaves(model.config).items():
+        tensor = leaf_of(model, leaf).detach().contiguous()
+        if len(shape) == 1:
+            weights[leaf] = tensor.float()
+        else:
+            kind = next(kind for kind, dtype in FLOATS.items() if dtype == tensor.dtype)
+            weights[leaf] = pack(kind, tensor.view(torch.uint8), arena)
+    return NativeTransformer(model.config, weights)
 
 
 def load_checkpoint(

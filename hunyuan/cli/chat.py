@@ -33,13 +33,20 @@ _TEXTS = {
 @click.option("--system", help="Instruction that precedes the conversation.")
 @sampling_options
 @engine_options
-def chat(model: str, system: str | None, dtype: str, context: int | None, **sampling: Any) -> None:
+def chat(
+    model: str,
+    system: str | None,
+    dtype: str,
+    kv_dtype: str,
+    context: int | None,
+    **sampling: Any,
+) -> None:
     """Talk with MODEL in the terminal."""
     from hunyuan.engine.request import SamplingParams
 
     texts = _TEXTS[language()]
     params = SamplingParams(**chosen(**sampling))
-    engine = load_engine(model, dtype, context, max_sequences=1)
+    engine = load_engine(model, dtype, kv_dtype, context, max_sequences=1)
     opening = [{"role": "system", "content": system}] if system else []
     messages = list(opening)
     with contextlib.suppress(ImportError):

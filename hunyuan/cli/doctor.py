@@ -54,12 +54,21 @@ def _facts() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "processor": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
+        "kernels": _kernels(),
         "fastest_dtype": dtype_name(fastest_dtype()),
         "memory_free": human_bytes(available_memory()),
         "disk_free": human_bytes(shutil.disk_usage(existing_parent(store())).free),
         "models": ", ".join(m.entry.name for m in installed()) or "none",
         "language": language(),
     }
+
+
+def _kernels() -> str:
+    """The instruction set of the compiled kernels, or why there are none."""
+    from hunyuan.native.library import isa, unavailable
+
+    reason = unavailable()
+    return f"none, torch computes everything ({reason})" if reason else isa()
 
 
 def _processor() -> str:
@@ -82,28 +91,41 @@ def _outcome(check: Callable[[], str | None]) -> str | None:
 
 
 def _check_model() -> str | None:
-    """A tiny Hunyuan-shaped model must give the same logits whole and through the cache."""
+    """A tiny Hunyuan-shaped model must give the same logits whole, cached and by the kernels."""
+    from dataclasses import replace
+
     import torch
 
-    from hunyuan.engine.cache import RowCache
+    from hunyuan.checkpoint.load import pack_transformer
+    from hunyuan.engine.cache import PagedCache
     from hunyuan.engine.request import Request, SamplingParams
     from hunyuan.engine.scheduler import Segment
     from hunyuan.model.config import preset
     from hunyuan.model.transformer import build, init_weights
+    from hunyuan.native.library import unavailable
 
-    model = build(preset("tiny")).to_empty(device="cpu").eval()
+    model = build(replace(preset("tiny"), head_dim=16)).to_empty(device="cpu").eval()
     init_weights(model, torch.Generator().manual_seed(0))
-    ids = torch.arange(12)[None]
-    cache = RowCache(model.config, 1, 12, torch.float32)
-    request = Request(ids[0].tolist(), SamplingParams(), limit=1)
+    ids = torch.arange(12)
+    request = Request(ids.tolist(), SamplingParams(), limit=1)
+    cache = PagedCache(model.config, 1, torch.float32)
     with torch.inference_mode():
-        whole = model(ids)
+        whole = model(ids[None])[0]
         steps = [
-            model(ids[:, i : i + 1], torch.tensor([[i]]), cache.view([Segment(request, 0, i, 1)]))
+            model(ids[None, i : i + 1], torch.tensor([[i]]), cache.view([one]))[0]
             for i in range(12)
+            for one in [Segment(request, i, 1, (0,))]
         ]
-    difference = float((torch.cat(steps, 1) - whole).abs().max())
-    return None if difference < 1e-4 else f"cached logits differ by {difference:.3g}"
+    found = {"cached": torch.cat(steps)}
+    if unavailable() is None:
+        view = PagedCache(model.config, 1, torch.float32).view([Segment(request, 0, 12, (0,))])
+        wanted = torch.arange(12, dtype=torch.int32)
+        found["native"] = pack_transformer(model).step_logits(ids, ids, view, wanted)
+    for name, logits in found.items():
+        difference = float((logits - whole).abs().max())
+        if difference > 1e-4:
+            return f"{name} logits differ by {difference:.3g}"
+    return None
 
 
 def _check_store() -> str | None:

@@ -23,6 +23,7 @@ def generate(
     chat: bool,
     as_json: bool,
     dtype: str,
+    kv_dtype: str,
     context: int | None,
     **sampling: Any,
 ) -> None:
@@ -34,7 +35,7 @@ def generate(
 
     params = SamplingParams(**chosen(**sampling))
     text = sys.stdin.read() if prompt == "-" else prompt
-    engine = load_engine(model, dtype, context, max_sequences=1)
+    engine = load_engine(model, dtype, kv_dtype, context, max_sequences=1)
     request = engine.submit([{"role": "user", "content": text}] if chat else text, params)
     while request.finish_reason is None:
         for _, chunk in engine.step():

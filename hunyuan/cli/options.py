@@ -15,7 +15,7 @@ Command = Callable[..., Any]
 
 
 def engine_options(command: Command) -> Command:
-    """``--dtype`` and ``--context``."""
+    """``--dtype``, ``--kv-dtype`` and ``--context``."""
     for option in (
         click.option(
             "--context",
@@ -23,11 +23,19 @@ def engine_options(command: Command) -> Command:
             help="Longest prompt plus answer in tokens. Default: the model's, or what fits.",
         ),
         click.option(
+            "--kv-dtype",
+            default="auto",
+            show_default=True,
+            metavar="TYPE",
+            help="Numbers of the cache: auto, float32, bfloat16 or int8.",
+        ),
+        click.option(
             "--dtype",
             default="auto",
             show_default=True,
             metavar="TYPE",
-            help="auto, float32, bfloat16 or float16.",
+            help="auto or stored (weights as they are, by the compiled kernels), float32, bfloat16 "
+            "or float16 (by torch).",
         ),
     ):
         command = option(command)
@@ -50,20 +58,36 @@ def sampling_options(command: Command) -> Command:
     return command
 
 
-def load_engine(model: str, dtype: str, context: int | None, max_sequences: int) -> "Engine":
+def load_engine(
+    model: str, dtype: str, kv_dtype: str, context: int | None, max_sequences: int
+) -> "Engine":
     """Load a model with progress and put an engine on it."""
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
-    from hunyuan.checkpoint.load import load_checkpoint, parse_dtype, tokenizer_of
+    from hunyuan.checkpoint.load import (
+        load_checkpoint,
+        pack_checkpoint,
+        parse_dtype,
+        tokenizer_of,
+        why_not_packed,
+    )
     from hunyuan.engine.engine import Engine
+    from hunyuan.model.transformer import Transformer
+    from hunyuan.native.transformer import NativeTransformer
 
     checkpoint = open_checkpoint(locate(model))
     tokenizer = tokenizer_of(checkpoint)
     label = "载入" if language() == "zh" else "loading"
     line = ProgressLine(f"{label} {checkpoint.path.name}", unit="parameters")
-    live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
+    live: Transformer | NativeTransformer
+    if dtype == "stored" or (dtype == "auto" and why_not_packed(checkpoint) is None):
+        live = pack_checkpoint(checkpoint, progress=line.update)
+    else:
+        live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
     line.close()
-    return Engine(live, tokenizer, context=context, max_sequences=max_sequences)
+    return Engine(
+        live, tokenizer, context=context, max_sequences=max_sequences, kv_dtype=kv_dtype
+    )
 
 
 def chosen(**options: Any) -> dict[str, Any]:

@@ -33,13 +33,14 @@ def serve(
     api_key: str | None,
     parallel: int,
     dtype: str,
+    kv_dtype: str,
     context: int | None,
 ) -> None:
     """Serve MODEL with OpenAI's chat API and a chat page."""
     from hunyuan.serve.run import check_address, run
 
     check_address(host, port, api_key)
-    engine = load_engine(model, dtype, context, max_sequences=parallel)
+    engine = load_engine(model, dtype, kv_dtype, context, max_sequences=parallel)
     from hunyuan.serve.api import create_app
 
     app = create_app(engine, Path(model).name, api_key=api_key, host=host)

@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 
 import torch
 
-from hunyuan.engine.cache import RowCache
+from hunyuan.engine.blocks import BlockPool
+from hunyuan.engine.cache import KV_DTYPES, PagedCache, StepCache, block_bytes
 from hunyuan.engine.request import Chunk, Completion, FinishReason, Request, SamplingParams
 from hunyuan.engine.sampling import choose_token
 from hunyuan.engine.scheduler import Scheduler, Segment
@@ -19,6 +20,8 @@ from hunyuan.engine.text import TextStream
 from hunyuan.errors import DoesNotFitError, UsageError
 from hunyuan.memory import available_memory, require_memory
 from hunyuan.model.transformer import Transformer
+from hunyuan.native.library import BLOCK_TOKENS
+from hunyuan.native.transformer import NativeTransformer
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -57,7 +60,12 @@ class Engine:
     """Runs requests on one model.
 
     ``context`` is the longest prompt plus answer in tokens: by default the model's own, or what
-    memory allows if that is less. ``max_sequences`` requests run at once; others wait.
+    memory allows if that is less. ``max_sequences`` requests run at once; others wait. They share a
+    cache of ``cache_tokens`` tokens, by default enough for all of them at full length, or what
+    memory allows; what is unused keeps the prefixes of earlier requests. ``kv_dtype`` is the number
+    type of the cache: float32, bfloat16 or int8; auto is float32 for a float32 model and bfloat16
+    for any other. Prompts run ``prefill_chunk`` tokens a step, ``shared_chunk`` while others
+    answer.
 
     Raises `UsageError` for a model that is not dropless or a tokenizer that does not belong to it,
     `DoesNotFitError` if the cache does not fit.
@@ -65,12 +73,15 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Transformer | NativeTransformer,
         tokenizer: Tokenizer,
         *,
         context: int | None = None,
         max_sequences: int = 8,
         prefill_chunk: int = 512,
+        shared_chunk: int = 32,
+        kv_dtype: str = "auto",
+        cache_tokens: int | None = None,
     ) -> None:
         config = model.config
         if config.routing.mode != "dropless":
@@ -80,7 +91,12 @@ class Engine:
                 f"路由模式 {config.routing.mode} 不能用于推理：回答会受其他请求影响；"
                 "请以 dropless 模式载入模型",
             )
-        for name, value in (("max_sequences", max_sequences), ("prefill_chunk", prefill_chunk)):
+        limits = {
+            "max_sequences": max_sequences,
+            "prefill_chunk": prefill_chunk,
+            "shared_chunk": shared_chunk,
+        }
+        for name, value in limits.items():
             if value < 1:
                 raise UsageError(
                     f"{name}={value}: must be at least 1", f"{name}={value}：必须不小于 1"
@@ -98,39 +114,51 @@ class Engine:
             )
         self.model = model
         self.tokenizer = tokenizer
-        dtype = model.model.embed_tokens.weight.dtype
-        self.context = self._fitting_context(context, max_sequences, dtype)
-        self.cache = RowCache(config, max_sequences, self.context, dtype)
-        self._scheduler = Scheduler(max_sequences, prefill_chunk)
+        dtype = _kv_dtype(kv_dtype, model)
+        blocks = self._size_cache(context, cache_tokens, max_sequences, dtype)
+        self.cache = PagedCache(config, blocks, dtype)
+        self._scheduler = Scheduler(
+            BlockPool(blocks),
+            max_sequences=max_sequences,
+            prefill_chunk=prefill_chunk,
+            shared_chunk=shared_chunk,
+        )
         self._texts: dict[Request, TextStream] = {}
         self._generators: dict[Request, torch.Generator] = {}
         never = torch.zeros(config.vocab)
         never[list(tokenizer.undefined_ids(config.vocab))] = -torch.inf
         self._never = never
 
-    def _fitting_context(self, asked: int | None, rows: int, dtype: torch.dtype) -> int:
+    def _size_cache(
+        self, context: int | None, tokens: int | None, sequences: int, dtype: torch.dtype
+    ) -> int:
+        """Set `context` and return how many blocks the cache has."""
         config = self.model.config
-        if asked is not None and asked > config.context:
+        if context is not None and context > config.context:
             raise DoesNotFitError(
-                f"context={asked} exceeds the {config.context} tokens this model was made for",
-                f"context={asked} 超过该模型支持的 {config.context} 个词元",
+                f"context={context} exceeds the {config.context} tokens this model was made for",
+                f"context={context} 超过该模型支持的 {config.context} 个词元",
             )
-        per_token = config.kv_bytes_per_token(dtype.itemsize) * rows
-        fits = int(available_memory() * 0.9) // per_token
-        if asked is None:
-            return max(1, min(config.context, fits))
+        per_block = block_bytes(config, dtype)
+        fits = int(available_memory() * 0.9) // per_block * BLOCK_TOKENS
+        needed = tokens or context or BLOCK_TOKENS
         require_memory(
-            asked * per_token,
+            -(-needed // BLOCK_TOKENS) * per_block * 10 // 9,
+            (f"a cache of {needed} tokens", f"{needed} 个词元的缓存"),
             (
-                f"a cache of {rows} x {asked} tokens",
-                f"{rows} x {asked} 个词元的缓存",
-            ),
-            (
-                f"the largest context that fits is {fits}; lower the context or max_sequences",
-                f"可容纳的最大上下文为 {fits}；请减小 context 或 max_sequences",
+                f"the largest that fits is {fits}; lower the context or choose a smaller kv_dtype",
+                f"可容纳的最大值为 {fits}；请减小 context 或选择更小的 kv_dtype",
             ),
         )
-        return asked
+        if tokens is not None and context is not None and tokens < context:
+            raise UsageError(
+                f"cache_tokens={tokens}: must be at least the context of {context}",
+                f"cache_tokens={tokens}：必须不小于 context（{context}）",
+            )
+        longest = min(config.context, tokens or fits)
+        self.context = context or longest
+        room = tokens or min(fits, sequences * _whole_blocks(self.context) * BLOCK_TOKENS)
+        return max(_whole_blocks(self.context), room // BLOCK_TOKENS)
 
     # ------------------------------------------------------------ requests
 
@@ -247,11 +275,12 @@ class Engine:
         if segments:
             logits = iter(self._run(segments))
             for segment in segments:
-                request = segment.request
+                request, computed = segment.request, segment.start + segment.count
+                self._scheduler.ran(request, computed)
                 if segment.samples:
                     chunk = self._advance(request, next(logits))
                     events.append((request, chunk))
-                request.cached = segment.start + segment.count
+                request.cached = computed
         for request, chunk in events:
             if request.outbox is not None:
                 request.outbox.append(chunk)
@@ -264,14 +293,18 @@ class Engine:
         last: list[int] = []
         for s in segments:
             s.request.start()
-            ids += s.request.tokens[s.start : s.start + s.count]
+            ids += s.request.known(s.start, s.count)
             positions += range(s.start, s.start + s.count)
             if s.samples:
                 last.append(len(ids) - 1)
-        hidden, _ = self.model.model(
-            torch.tensor([ids]), torch.tensor([positions]), self.cache.view(segments)
+        return _logits(
+            self.model,
+            torch.tensor(ids),
+            torch.tensor(positions),
+            self.cache.view(segments),
+            torch.tensor(last, dtype=torch.int32),
+            self._never,
         )
-        return self.model.logits(hidden[0, last]) + self._never
 
     def _advance(self, request: Request, logits: torch.Tensor) -> Chunk:
         """Choose the next token and find out whether the answer ends with it."""
@@ -311,6 +344,38 @@ class Engine:
         request.finish_reason = reason
         self._scheduler.remove(request)
         del self._texts[request], self._generators[request]
+
+
+def _logits(
+    model: Transformer | NativeTransformer,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    cache: StepCache,
+    wanted: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """Run (T,) tokens; logits (rows, V) float32 of the ``wanted`` ones, plus ``bias``."""
+    if isinstance(model, NativeTransformer):
+        return model.step_logits(ids, positions, cache, wanted, bias=bias)
+    hidden, _ = model.model(ids[None], positions[None], cache)
+    return model.logits(hidden[0, wanted.long()]) + bias
+
+
+def _whole_blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)
+
+
+def _kv_dtype(name: str, model: Transformer | NativeTransformer) -> torch.dtype:
+    if name == "auto":
+        float32 = isinstance(model, Transformer) and model.dtype == torch.float32
+        return torch.float32 if float32 else torch.bfloat16
+    if name not in KV_DTYPES:
+        known = ", ".join(KV_DTYPES)
+        raise UsageError(
+            f"kv_dtype={name!r} is unknown; use auto, {known}",
+            f"未知的 kv_dtype={name!r}；请使用 auto、{known}",
+        )
+    return KV_DTYPES[name]
 
 
 def _is_conversation(prompt: Prompt) -> TypeGuard[Sequence[Message]]:

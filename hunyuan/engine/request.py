@@ -171,6 +171,8 @@ class Request:
         self.logprobs: list[TokenLogprob] = []
         self.cached = 0
         """Tokens of prompt and answer whose keys and values are in the cache."""
+        self.reused = 0
+        """Of those, tokens that an earlier request had computed."""
         self.text = ""
         self.finish_reason: FinishReason | None = None
         self.cancelled = False
@@ -181,10 +183,12 @@ class Request:
         self.first_token: float | None = None
         self.last_token: float | None = None
 
-    @property
-    def tokens(self) -> list[int]:
-        """Prompt and answer so far."""
-        return self.prompt + self.generated
+    def known(self, start: int, count: int) -> list[int]:
+        """``count`` tokens of prompt and answer so far, from position ``start`` on."""
+        length = len(self.prompt)
+        if start >= length:  # the answer's tokens, one a step: no copy of a long prompt for each
+            return self.generated[start - length : start - length + count]
+        return (self.prompt[start:] + self.generated)[:count]
 
     @property
     def pending(self) -> int:

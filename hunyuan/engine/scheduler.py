@@ -1,24 +1,29 @@
-"""Which tokens of which requests run in the next step; plain Python, no torch.
+"""Which tokens of which requests run in the next step; plain Python, no torch, no clock.
 
-Continuous batching: every step carries one token of each answering request and, beside them, at
-most one chunk of the oldest unfinished prompt, so that a long prompt delays nobody by more than
-one chunk.
+Continuous batching: every step carries one token of each answering request and, beside them, one
+chunk of an unfinished prompt. The chunk is short while others answer, so that a long prompt delays
+their tokens little; prompts take turns, so that a short one need not wait for a long one. When the
+cache is full the request that came last is put back into the queue, and goes on later from what
+the cache still knows of it.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hunyuan.engine.blocks import BlockPool, Table
 from hunyuan.engine.request import Request
 
 
 @dataclass(frozen=True)
 class Segment:
-    """``count`` tokens of one request, from position ``start`` on, in cache row ``row``."""
+    """``count`` tokens of one request, from position ``start`` on."""
 
     request: Request
-    row: int
     start: int
     count: int
+    blocks: Sequence[int]
+    """The cache blocks of the request, in order of position; they cover start + count tokens."""
 
     @property
     def samples(self) -> bool:
@@ -27,13 +32,22 @@ class Segment:
 
 
 class Scheduler:
-    """Requests waiting and running; rows are the places in the cache."""
+    """Requests waiting and running, and the cache blocks they hold.
 
-    def __init__(self, rows: int, prefill_chunk: int) -> None:
-        self._free = list(range(rows - 1, -1, -1))
+    At most ``max_sequences`` run at once. Prompts run ``prefill_chunk`` tokens a step, or
+    ``shared_chunk`` while others answer. The pool must have room for any one request.
+    """
+
+    def __init__(
+        self, pool: BlockPool, *, max_sequences: int, prefill_chunk: int, shared_chunk: int
+    ) -> None:
+        self._pool = pool
+        self._max_sequences = max_sequences
         self._prefill_chunk = prefill_chunk
+        self._shared_chunk = min(shared_chunk, prefill_chunk)
         self._waiting: deque[Request] = deque()
-        self._running: dict[Request, int] = {}
+        self._running: dict[Request, Table] = {}
+        self._turns: deque[Request] = deque()
 
     @property
     def waiting(self) -> int:
@@ -50,12 +64,11 @@ class Scheduler:
         self._waiting.append(request)
 
     def remove(self, request: Request) -> None:
-        """Forget a finished or cancelled request; its row is free at once."""
-        row = self._running.pop(request, None)
-        if row is None:
-            self._waiting.remove(request)
+        """Forget a finished or cancelled request; its blocks are free at once."""
+        if request in self._running:
+            self._release(request)
         else:
-            self._free.append(row)
+            self._waiting.remove(request)
 
     def cancelled(self) -> list[Request]:
         """Requests whose callers gave up."""
@@ -63,16 +76,74 @@ class Scheduler:
 
     def plan(self) -> list[Segment]:
         """Admit what fits, then say what the next step runs; empty when there is nothing."""
-        while self._waiting and self._free:
-            self._running[self._waiting.popleft()] = self._free.pop()
-        segments = []
-        prefilling = False
-        for request, row in self._running.items():  # in order of admission
-            count = request.pending
-            if count > 1 or not request.generated:
-                if prefilling:
-                    continue
-                prefilling = True
-                count = min(count, self._prefill_chunk)
-            segments.append(Segment(request, row, request.cached, count))
+        self._admit()
+        segments: list[Segment] = []
+        for request in [r for r in self._running if not _prefilling(r)]:
+            if request in self._running and self._make_room(request, 1):
+                segments.append(self._segment(request, 1))
+        # Making room may have put back a request that was planned before.
+        segments = [s for s in segments if s.request in self._running]
+        if chunk := self._chunk(self._shared_chunk if segments else self._prefill_chunk):
+            segments = [s for s in segments if s.request in self._running]
+            segments.append(chunk)
         return segments
+
+    def ran(self, request: Request, computed: int) -> None:
+        """Note that ``computed`` tokens of a running request are in the cache."""
+        self._pool.publish(self._running[request], computed, request.known)
+
+    # ------------------------------------------------------------
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._max_sequences:
+            request = self._waiting[0]
+            known = len(request.prompt) + len(request.generated)
+            table = self._pool.open(request.known(0, known))
+            # Room for what is known, or a request would come and go without end.
+            if self._running and not self._pool.extend(table, known + 1):
+                self._pool.close(table)
+                return
+            self._waiting.popleft()
+            self._running[request] = table
+            self._turns.append(request)
+            request.reused = request.cached = table.known_tokens
+
+    def _chunk(self, limit: int) -> Segment | None:
+        """A piece of the prompt whose turn it is."""
+        for request in list(self._turns):
+            if not _prefilling(request):
+                self._turns.remove(request)
+                continue
+            count = min(request.pending, limit)
+            if not self._make_room(request, count):
+                continue
+            self._turns.remove(request)
+            self._turns.append(request)
+            return self._segment(request, count)
+        return None
+
+    def _segment(self, request: Request, count: int) -> Segment:
+        return Segment(request, request.cached, count, tuple(self._running[request].blocks))
+
+    def _make_room(self, request: Request, count: int) -> bool:
+        """Room for ``count`` more tokens, if need be at the cost of requests that came later.
+
+        False if ``request`` itself had to give way.
+        """
+        while not self._pool.extend(self._running[request], request.cached + count):
+            last = next(reversed(self._running))
+            self._release(last)
+            last.cached = 0
+            self._waiting.appendleft(last)
+            if last is request:
+                return False
+        return True
+
+    def _release(self, request: Request) -> None:
+        self._pool.close(self._running.pop(request))
+        if request in self._turns:
+            self._turns.remove(request)
+
+
+def _prefilling(request: Request) -> bool:
+    return request.pending > 1 or not request.generated

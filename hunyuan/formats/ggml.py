@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from hunyuan.errors import BadDataError, UsageError
-from hunyuan.formats.gguf import BLOCK, GGMLType, GGUFFile
+from hunyuan.formats.gguf import BLOCK, GGMLType, GGUFFile, GGUFTensor
 from hunyuan.formats.safetensors_writer import tensor_bytes
 
 FLOATS: Mapping[GGMLType, torch.dtype] = {
@@ -66,15 +66,7 @@ def read_tensor(
     has become shorter since its header was read.
     """
     tensor = file.tensors[name]
-    shape, offset, nbytes = tensor.shape, tensor.offset, tensor.nbytes
-    if rows is not None:
-        chosen = range(shape[0])[rows]
-        chosen = range(chosen, chosen + 1) if isinstance(chosen, int) else chosen
-        assert chosen.step == 1, rows
-        assert len(shape) > 1 or tensor.type in FLOATS, f"{name}: a block cannot be cut"
-        row_bytes = nbytes // shape[0]
-        offset, nbytes = offset + chosen.start * row_bytes, len(chosen) * row_bytes
-        shape = shape[1:] if isinstance(rows, int) else (len(chosen), *shape[1:])
+    shape, offset, nbytes = _extent(tensor, rows)
     per_block, size = BLOCK[tensor.type]
     out = torch.empty(nbytes // size * per_block, dtype=dtype)
     with file.path.open("rb", buffering=0) as stream:
@@ -84,12 +76,42 @@ def read_tensor(
         else:
             complete = _read_blocks(stream, tensor.type, out)
     if not complete:
-        raise BadDataError(
-            f"{file.path}: tensor {name!r} is cut off, the file has become shorter while in use; "
-            "download it again",
-            f"{file.path}：张量 {name!r} 不完整，文件在使用中变短；请重新下载",
-        )
+        raise _cut_off(file, name)
     return out.view(shape)
+
+
+def read_blocks(file: GGUFFile, name: str, *, rows: int | None = None) -> Tensor:
+    """A tensor, or one entry of its first dimension, as stored: (rows, bytes of a row) uint8."""
+    tensor = file.tensors[name]
+    shape, offset, nbytes = _extent(tensor, rows)
+    out = torch.empty(nbytes, dtype=torch.uint8)
+    with file.path.open("rb", buffering=0) as stream:
+        stream.seek(offset)
+        if not _fill(stream, tensor_bytes(out)):
+            raise _cut_off(file, name)
+    return out.view(shape[0] if len(shape) > 1 else 1, -1)
+
+
+def _extent(tensor: GGUFTensor, rows: int | slice | None) -> tuple[tuple[int, ...], int, int]:
+    """Shape, offset and bytes of (part of) a tensor."""
+    shape, offset, nbytes = tensor.shape, tensor.offset, tensor.nbytes
+    if rows is not None:
+        chosen = range(shape[0])[rows]
+        chosen = range(chosen, chosen + 1) if isinstance(chosen, int) else chosen
+        assert chosen.step == 1, rows
+        assert len(shape) > 1 or tensor.type in FLOATS, f"{tensor}: a block cannot be cut"
+        row_bytes = nbytes // shape[0]
+        offset, nbytes = offset + chosen.start * row_bytes, len(chosen) * row_bytes
+        shape = shape[1:] if isinstance(rows, int) else (len(chosen), *shape[1:])
+    return shape, offset, nbytes
+
+
+def _cut_off(file: GGUFFile, name: str) -> BadDataError:
+    return BadDataError(
+        f"{file.path}: tensor {name!r} is cut off, the file has become shorter while in use; "
+        "download it again",
+        f"{file.path}：张量 {name!r} 不完整，文件在使用中变短；请重新下载",
+    )
 
 
 def encode(x: Tensor, type: GGMLType) -> memoryview:

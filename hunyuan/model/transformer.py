@@ -94,6 +94,11 @@ class Transformer(nn.Module):
         if not config.tied:
             self.lm_head = nn.Linear(config.hidden, config.vocab, bias=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the matrices; norms and the router are float32 in every model."""
+        return self.model.embed_tokens.weight.dtype
+
     def forward(
         self,
         input_ids: Tensor,

@@ -1,0 +1,1 @@
+"""Compiled kernels: a decoder that reads quantised weights as they are stored."""

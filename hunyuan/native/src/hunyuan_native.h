@@ -1,0 +1,100 @@
+// The C interface of the native decoder. No C++ and no torch on this side: Python calls it through
+// ctypes, and any other language could.
+//
+// Letters as in the rest of the package: T tokens of one step, D hidden width, H query heads,
+// K key/value heads, C head width, F inner width, E routed experts, V vocabulary, U cache slots.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HY_API __attribute__((visibility("default")))
+
+// Raised whenever a struct or a signature below changes; the Python side refuses another number.
+#define HY_ABI_VERSION 1
+
+// Tokens per block of the cache.
+#define HY_BLOCK 32
+
+// Types of matrices, with ggml's numbers.
+enum hy_type {
+  HY_F32 = 0, HY_F16 = 1, HY_Q4_0 = 2, HY_Q4_1 = 3, HY_Q5_0 = 6, HY_Q5_1 = 7, HY_Q8_0 = 8,
+  HY_Q4_K = 12, HY_Q5_K = 13, HY_Q6_K = 14, HY_BF16 = 30,
+};
+
+// Types of the cache.
+enum hy_kv_type { HY_KV_F32 = 0, HY_KV_BF16 = 1, HY_KV_I8 = 2 };
+
+// What a matrix or vector is for. Matrices are (output rows, input columns).
+enum hy_role {
+  HY_EMBEDDING, HY_HEAD, HY_FINAL_NORM,                       // of the model (layer is ignored)
+  HY_INPUT_NORM, HY_POST_NORM, HY_Q, HY_K, HY_V, HY_O,        // of a layer
+  HY_Q_BIAS, HY_K_BIAS, HY_V_BIAS, HY_O_BIAS, HY_Q_GAIN,
+  HY_ROUTER, HY_SHARED_GATE, HY_SHARED_UP, HY_SHARED_DOWN,    // a dense MLP is a shared expert
+  HY_EXPERT_GATE, HY_EXPERT_UP, HY_EXPERT_DOWN,               // of one routed expert
+};
+
+typedef struct {
+  int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, shared_ffn;
+  int32_t experts, top_k, norm_topk_prob, cla_share, qk_norm;
+  float norm_eps;
+  const float *inverse_frequencies;  // (C/2)
+} hy_shape;
+
+// The paged cache: K as (U, blocks, K, C, HY_BLOCK), V as (U, blocks, K, HY_BLOCK, C); the scales
+// of an int8 cache as (U, blocks, K, HY_BLOCK).
+typedef struct {
+  void *k, *v;
+  float *k_scale, *v_scale;
+  int64_t blocks;
+  int32_t type;
+} hy_cache;
+
+// The tokens of one step: sequences one after the other.
+typedef struct {
+  const int64_t *ids, *positions;  // (T)
+  int32_t tokens, sequences;
+  const int32_t *counts;           // (sequences): tokens of each in this step
+  const int32_t *tables;           // (sequences, table_width): its blocks, in order of position
+  int32_t table_width;
+  const int32_t *wanted;           // (rows): tokens whose logits are wanted
+  int32_t rows;
+} hy_step;
+
+typedef struct hy_decoder hy_decoder;
+
+HY_API int32_t hy_abi_version(void);
+
+// Best instruction set of this processor that this library was built for, or the one that the
+// environment variable HUNYUAN_ISA names; null if that one cannot run here.
+HY_API const char *hy_isa(void);
+
+// Bytes of a packed matrix, or 0 if the type is unknown or columns is no multiple of its group.
+HY_API size_t hy_packed_bytes(int32_t type, int64_t rows, int64_t columns);
+// Repack rows of ggml blocks; `packed` starts at a multiple of 64 bytes. Nothing is rounded.
+HY_API void hy_pack(int32_t type, int64_t rows, int64_t columns, const void *blocks, void *packed);
+// One row of a packed matrix as floats.
+HY_API void hy_unpack_row(int32_t type, int64_t columns, const void *packed, int64_t row, float *out);
+// y (T, rows) = x (T, columns) times the transposed matrix, x quantised on the way as the decoder
+// does it.
+HY_API int32_t hy_matmul(int32_t type, int64_t rows, int64_t columns, const void *packed,
+                         const float *x, int32_t tokens, float *y, int32_t threads);
+
+// A decoder borrows every pointer it is given. Null if out of memory.
+HY_API hy_decoder *hy_decoder_new(const hy_shape *shape, int32_t threads);
+HY_API void hy_decoder_free(hy_decoder *);
+HY_API void hy_decoder_set(hy_decoder *, int32_t role, int32_t layer, int32_t expert, int32_t type,
+                           int64_t rows, int64_t columns, const void *data);
+// Runs a step: writes the cache and, where asked for, normed hidden states (T, D), logits (rows, V)
+// with `logit_bias` (V) added, and the routed experts of every token (layers, T, top_k).
+// Returns 0, or -1 if out of memory.
+HY_API int32_t hy_decoder_run(hy_decoder *, const hy_step *, const hy_cache *,
+                              const float *logit_bias, float *logits, float *hidden,
+                              int32_t *experts);
+
+#ifdef __cplusplus
+}
+#endif

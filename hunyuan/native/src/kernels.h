@@ -1,0 +1,67 @@
+// The arithmetic of one processor family: a table of functions, filled once per instruction set.
+//
+// Every function computes each token by itself, in an order that does not depend on how many
+// tokens are computed together: a token's result is the same bit for bit whether it comes alone,
+// in a batch or in a chunk of a prompt.
+#pragma once
+#include "layout.h"
+
+namespace hy {
+
+constexpr int kTile = 16;  // tokens per tile
+
+// Inputs of matrix products lie in tiles of 16 tokens, so that every address within a tile is a
+// constant away from its start. For quantised weights: 32 columns as signed bytes with one scale
+// per token.
+struct alignas(64) GroupTile {
+  int8_t q[kTile][kGroup];
+  float scale[kTile];
+  float sum[kTile];                  // scale times the sum of q
+  int32_t minus_sum[3][kTile];       // minus the sums of q: of 16 columns, of 16, of all 32
+};
+
+// The inputs of one tile: groups (columns / 32), and floats (columns, 16) for float weights.
+struct Tile {
+  const GroupTile *groups;
+  const float *floats;
+  int64_t columns;
+};
+
+// Attention of some query rows over a span of blocks of one sequence, for one key/value head.
+struct Span {
+  const float *q;            // (rows, C), scaled by 1/sqrt(C)
+  const int32_t *limit;      // (rows): keys that a row may see, counted from position 0
+  int rows;
+  const char *k, *v;         // of this slot and head, at block 0
+  const float *k_scale, *v_scale;
+  int64_t stride, scale_stride;  // bytes / floats from one block to the next
+  const int32_t *table;      // blocks of the sequence
+  int first, last;           // blocks first..last-1 of the table
+  int head_dim, type;
+  float *maximum, *total;    // (rows): running maximum, and sum of exponentials
+  float *out;                // (rows, C): sum of exponentials times values
+};
+
+struct Kernels {
+  const char *name;
+  // out (n, 16) = one block of 16 rows times the first n tokens of a tile.
+  void (*product[kFormatCount])(const uint8_t *block, const Tile &in, int n, float *out);
+  // Fills token `at` of a group from 32 floats.
+  void (*quantize)(const float *from, GroupTile &to, int at);
+  void (*rms_norm)(const float *x, const float *gain, float eps, int64_t n, float *out);
+  // Rotary embedding of one head: channel i with channel i + n, by the angles of one token.
+  void (*rotate)(float *x, const float *cosine, const float *sine, int64_t n);
+  // out = silu(gate) * up
+  void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out);
+  // Continues maximum, total and out over the span.
+  void (*attend)(const Span &);
+};
+
+// Null where this library was built without them.
+const Kernels *generic_kernels();
+const Kernels *avx2_kernels();
+const Kernels *avx512_kernels();
+// The best that runs here, or the one HUNYUAN_ISA names (null if it cannot run).
+const Kernels *best_kernels();
+
+}  // namespace hy
