@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from hunyuan import Engine, SamplingParams
 from hunyuan.engine import sampling
-from hunyuan.engine.cache import RowCache
+from hunyuan.engine.blocks import BlockPool
+from hunyuan.engine.cache import PagedCache, block_bytes
 from hunyuan.engine.request import Request
 from hunyuan.engine.sampling import choose_token
-from hunyuan.engine.scheduler import Scheduler
+from hunyuan.engine.scheduler import Scheduler, Segment
 from hunyuan.engine.text import TextStream
 from hunyuan.errors import DoesNotFitError, HunyuanError, UsageError
 from hunyuan.model.config import Routing, preset
@@ -262,19 +263,40 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
 ) -> None:
     for place in ("hunyuan.memory.available_memory", "hunyuan.engine.engine.available_memory"):
         monkeypatch.setattr(place, lambda: 1_000_000)
-    # 256 bytes a token and row in float32: 2 slots, 2 heads of 8, K and V
-    with pytest.raises(DoesNotFitError, match="largest context that fits is 439"):
-        Engine(random_model(), byte_tokenizer, context=512, max_sequences=8)
-    assert Engine(random_model(), byte_tokenizer, max_sequences=8).context == 439
+    # 256 bytes a token in float32: 2 slots, 2 heads of 8, K and V; 109 blocks of 8,192 bytes fit
+    with pytest.raises(DoesNotFitError, match="largest that fits is 3488"):
+        Engine(random_model(context=4096), byte_tokenizer, context=4096)
+    assert Engine(random_model(context=4096), byte_tokenizer).context == 3488
+    with pytest.raises(DoesNotFitError, match="a cache of 5000 tokens"):
+        Engine(random_model(), byte_tokenizer, cache_tokens=5000)
+
+
+def test_requests_share_one_cache(random_model: MakeModel, byte_tokenizer: Tokenizer) -> None:
+    engine = Engine(random_model(), byte_tokenizer, max_sequences=3, context=100)
+    assert engine.cache.k.shape[1] == 3 * 4
+    assert Engine(random_model(), byte_tokenizer, cache_tokens=640).cache.k.shape[1] == 20
+    with pytest.raises(UsageError, match="cache_tokens=64: must be at least the context of 100"):
+        Engine(random_model(), byte_tokenizer, context=100, cache_tokens=64)
+
+
+def test_unknown_kv_dtypes_are_named(random_model: MakeModel, byte_tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="kv_dtype='int4' is unknown; use auto, float32"):
+        Engine(random_model(), byte_tokenizer, kv_dtype="int4")
 
 
 def test_cache_bytes_are_those_of_the_formula(random_model: MakeModel) -> None:
     for share, slots in ((1, 4), (2, 2), (3, 2), (4, 1)):
         config = random_model(cla_share=share).config
         for dtype in (torch.float32, torch.bfloat16):
-            cache = RowCache(config, 3, 100, dtype)
-            assert cache.nbytes == 3 * 100 * config.kv_bytes_per_token(dtype.itemsize)
+            cache = PagedCache(config, 5, dtype)
+            assert cache.nbytes == 5 * 32 * config.kv_bytes_per_token(dtype.itemsize)
+            assert cache.nbytes == 5 * block_bytes(config, dtype)
             assert cache.k.shape[0] == slots == config.slots
+        # One float32 scale per token and head, for K and for V.
+        scales = 5 * 32 * 2 * config.kv_heads * slots * 4
+        whole = PagedCache(config, 5, torch.int8)
+        assert whole.nbytes == 5 * 32 * config.kv_bytes_per_token(1) + scales
+        assert whole.nbytes == 5 * block_bytes(config, torch.int8)
     large = preset("large")
     assert large.kv_bytes_per_token(2) == 81_920
 
@@ -395,36 +417,180 @@ def test_seeds(engine: Engine) -> None:
 # ---------------------------------------------------------------- scheduling
 
 
+def scheduler_of(
+    blocks: int = 64, max_sequences: int = 4, prefill_chunk: int = 64, shared_chunk: int = 32
+) -> Scheduler:
+    return Scheduler(
+        BlockPool(blocks),
+        max_sequences=max_sequences,
+        prefill_chunk=prefill_chunk,
+        shared_chunk=shared_chunk,
+    )
+
+
+def asked(name: int, length: int, limit: int) -> Request:
+    """A request of ``length`` tokens that are all ``name``."""
+    return Request([name] * length, SamplingParams(), limit=limit)
+
+
 def plans(scheduler: Scheduler) -> Iterator[list[tuple[int, int, int]]]:
-    """(row, start, count) of each step; pretends to run it."""
+    """Run to the end without a model: (first token as a name, start, count) of every segment."""
     while segments := scheduler.plan():
-        yield [(s.row, s.start, s.count) for s in segments]
+        yield [(s.request.prompt[0], s.start, s.count) for s in segments]
         for s in segments:
-            s.request.cached += s.count
-            if s.request.pending == 0:
+            samples = s.samples
+            scheduler.ran(s.request, s.start + s.count)
+            s.request.cached = s.start + s.count
+            if samples:
                 s.request.generated.append(0)
                 if len(s.request.generated) == s.request.limit:
                     scheduler.remove(s.request)
 
 
 def test_a_long_prompt_does_not_stop_the_others() -> None:
-    scheduler = Scheduler(rows=2, prefill_chunk=4)
-    scheduler.add(Request([1], SamplingParams(), limit=5))
-    scheduler.add(Request([1] * 10, SamplingParams(), limit=1))
+    """Every step carries the other's token, and only a short piece of the prompt beside it."""
+    scheduler = scheduler_of()
+    scheduler.add(asked(1, 1, limit=5))
+    scheduler.add(asked(2, 150, limit=1))
     assert list(plans(scheduler)) == [
-        [(0, 0, 1)],
-        [(0, 1, 1), (1, 0, 4)],
-        [(0, 2, 1), (1, 4, 4)],
-        [(0, 3, 1), (1, 8, 2)],
-        [(0, 4, 1)],
+        [(1, 0, 1)],
+        [(1, 1, 1), (2, 0, 32)],
+        [(1, 2, 1), (2, 32, 32)],
+        [(1, 3, 1), (2, 64, 32)],
+        [(1, 4, 1), (2, 96, 32)],
+        [(2, 128, 22)],
     ]
 
 
-def test_requests_wait_for_a_row_in_order() -> None:
-    scheduler = Scheduler(rows=1, prefill_chunk=4)
-    for length in (2, 3):
-        scheduler.add(Request([1] * length, SamplingParams(), limit=2))
-    assert list(plans(scheduler)) == [[(0, 0, 2)], [(0, 2, 1)], [(0, 0, 3)], [(0, 3, 1)]]
+def test_prompts_take_turns() -> None:
+    scheduler = scheduler_of()
+    scheduler.add(asked(1, 300, limit=1))
+    scheduler.add(asked(2, 100, limit=1))
+    order = [(name, count) for ((name, _, count),) in plans(scheduler)]
+    assert order[:4] == [(1, 64), (2, 64), (1, 64), (2, 36)], "the short one need not wait"
+    assert sum(count for name, count in order if name == 1) == 300
+
+
+def test_requests_wait_for_a_place_in_order() -> None:
+    scheduler = scheduler_of(max_sequences=1)
+    for name, length in ((1, 2), (2, 3)):
+        scheduler.add(asked(name, length, limit=2))
+    assert list(plans(scheduler)) == [[(1, 0, 2)], [(1, 2, 1)], [(2, 0, 3)], [(2, 3, 1)]]
+
+
+def test_when_the_cache_is_full_the_newest_gives_way_and_comes_back() -> None:
+    scheduler = scheduler_of(blocks=4)
+    for name in (1, 2):
+        scheduler.add(asked(name, 40, limit=60))
+    steps = list(plans(scheduler))
+    tokens = [segment for step in steps for segment in step]
+    beginnings = [s for s in tokens if s[0] == 2 and s[1] == 0]
+    assert len(beginnings) == 2, "the second request began twice"
+    assert all(s[1] == 40 + i for i, s in enumerate(t for t in tokens if t[0] == 1 and t[1] >= 40))
+    assert scheduler.running == scheduler.waiting == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_schedules_end_and_lose_no_block(data: st.DataObject) -> None:
+    """Whatever is asked, every request gets its tokens, in order, and all blocks come back."""
+    pool = BlockPool(data.draw(st.integers(6, 20)))
+    scheduler = Scheduler(pool, max_sequences=3, prefill_chunk=48, shared_chunk=16)
+    total = pool.free
+    wanted = data.draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 130)), max_size=8))
+    requests = [asked(name, length, limit=40) for name, length in wanted]
+    for request in requests:
+        scheduler.add(request)
+    for _ in plans(scheduler):
+        held = {b for table in scheduler._running.values() for b in table.blocks}
+        assert pool.free + len(held) == total
+    assert all(len(r.generated) == 40 for r in requests)
+    assert pool.free == total
+
+
+# ---------------------------------------------------------------- prefixes
+
+
+def test_a_known_prefix_is_not_computed_again(engine: Engine) -> None:
+    """The same answer with and without; whole blocks of 32 tokens are found again."""
+    system = "You are helpful. " * 6  # 102 bytes, a token each
+    fresh = [engine.generate(system + q, GREEDY).tokens for q in ("one?", "two?")]
+    request = engine.submit(system + "two?", GREEDY)
+    while engine.busy:
+        engine.step()
+    assert tuple(request.generated) == fresh[1]
+    assert request.reused == 96
+    other = Engine(engine.model, engine.tokenizer)
+    assert other.generate(system + "two?", GREEDY).tokens == fresh[1]
+
+
+def test_a_conversation_goes_on_from_its_own_answer(engine: Engine) -> None:
+    first = engine.submit("x" * 40, SamplingParams(temperature=0, max_tokens=40, ignore_eos=True))
+    while engine.busy:
+        engine.step()
+    longer = engine.submit([*first.prompt, *first.generated, 65, 66], GREEDY)
+    engine.step()
+    assert longer.reused == 64, "79 tokens were cached: two whole blocks"
+
+
+def test_prefixes_that_only_look_alike_are_not_shared() -> None:
+    pool = BlockPool(8)
+    a, b = [1] * 32 + [2] * 32, [3] * 32 + [2] * 32
+    table = pool.open(a)
+    assert pool.extend(table, 64)
+    pool.publish(table, 64, lambda start, count: a[start : start + count])
+    pool.close(table)
+    assert len(pool.open([*b, 0]).blocks) == 0
+    assert len(pool.open([*a, 0]).blocks) == 2
+    assert len(pool.open(a).blocks) == 1, "one token is always left to run"
+
+
+def test_a_reused_block_forgets_what_it_held() -> None:
+    pool = BlockPool(2)
+    for name in (1, 2, 1):
+        tokens = [name] * 64
+        table = pool.open([*tokens, 0])
+        assert not table.blocks, "two blocks hold one prefix at a time"
+        assert pool.extend(table, 64)
+        pool.publish(table, 64, lambda start, count, t=tokens: t[start : start + count])
+        pool.close(table)
+    assert len(pool.open([1] * 65).blocks) == 2
+
+
+def test_answers_survive_preemption(random_model: MakeModel, byte_tokenizer: Tokenizer) -> None:
+    """Four answers in a cache for two: the same tokens as with room for all."""
+    model = random_model()
+    params = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+    prompts = ["a" * 30, "b" * 31, "c" * 33, "d" * 20]
+    roomy = Engine(model, byte_tokenizer, context=128)
+    tight = Engine(model, byte_tokenizer, context=128, cache_tokens=160)
+    expected = [c.tokens for c in roomy.generate_many(prompts, params)]
+    assert [c.tokens for c in tight.generate_many(prompts, params)] == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_narrow_caches_stay_close(
+    random_model: MakeModel, byte_tokenizer: Tokenizer, dtype: str
+) -> None:
+    """Teacher-forced logits against the float32 cache: rounding, and nothing worse."""
+    model = random_model()
+    ids = torch.randint(256, (70,), generator=torch.Generator().manual_seed(3))
+    request = Request(ids.tolist(), SamplingParams(), limit=1)
+    found = []
+    for kind in (torch.float32, getattr(torch, dtype)):
+        cache = PagedCache(model.config, 3, kind)
+        with torch.inference_mode():
+            parts = [
+                model(
+                    ids[None, start : start + 10],
+                    torch.arange(start, start + 10)[None],
+                    cache.view([Segment(request, start, 10, (1, 2, 0))]),
+                )
+                for start in range(0, 70, 10)
+            ]
+        found.append(torch.cat(parts, 1))
+    difference = (found[0] - found[1]).abs()
+    assert 0 < difference.median() < 0.02 * found[0].std()
 
 
 # ---------------------------------------------------------------- several callers, one engine

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import hunyuan
-from hunyuan.engine.cache import RowCache
+from hunyuan.engine.cache import PagedCache
 from hunyuan.engine.request import Request, SamplingParams
 from hunyuan.engine.scheduler import Segment
 from hunyuan.model.transformer import Transformer
@@ -59,13 +59,13 @@ def test_hidden_states_equal_the_reference(folder: Path) -> None:
 
 def through_the_cache(model: Transformer, ids: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     """Logits of one sequence run in pieces of the given sizes through the engine's cache."""
-    cache = RowCache(model.config, 1, len(ids), torch.float32)
+    cache = PagedCache(model.config, 3, torch.float32)
     request = Request(ids.tolist(), SamplingParams(), limit=1)
     parts, start = [], 0
     with torch.inference_mode():
         for size in sizes:
             piece = slice(start, start + size)
-            view = cache.view([Segment(request, 0, start, size)])
+            view = cache.view([Segment(request, start, size, (2, 0))])
             parts.append(model(ids[None, piece], torch.arange(start, start + size)[None], view))
             start += size
     assert start == len(ids)
@@ -87,7 +87,8 @@ def test_batched_decode_equals_the_reference(folder: Path) -> None:
     expected = expected_of(folder)
     model = hunyuan.load_model(folder)
     ids = expected["input_ids"]
-    cache = RowCache(model.config, 3, 48, torch.float32)
+    cache = PagedCache(model.config, 4, torch.float32)
+    blocks = [(3, 1), (0, 2)]
     requests = [Request(row.tolist(), SamplingParams(), limit=1) for row in ids]
     found: list[list[torch.Tensor]] = [[], []]
     done = [0, 0]
@@ -95,7 +96,7 @@ def test_batched_decode_equals_the_reference(folder: Path) -> None:
         while min(done) < 48:
             counts = [min(1, 48 - done[0]), min(9, 48 - done[1])]
             parts = [i for i in (0, 1) if counts[i]]
-            view = cache.view([Segment(requests[i], 2 - i, done[i], counts[i]) for i in parts])
+            view = cache.view([Segment(requests[i], done[i], counts[i], blocks[i]) for i in parts])
             flat = torch.cat([ids[i, done[i] : done[i] + counts[i]] for i in parts])
             places = torch.cat([torch.arange(done[i], done[i] + counts[i]) for i in parts])
             logits = model(flat[None], places[None], view)[0]

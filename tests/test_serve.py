@@ -587,7 +587,10 @@ def test_serve_answers_with_a_real_model_and_stops_cleanly() -> None:
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
         answer = client.chat.completions.create(
             model="smollm2-135m-instruct",
-            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            # A question whose answer no rounding can tip: every token leads by 1.7 nats.
+            messages=[
+                {"role": "user", "content": "Complete the sentence: The capital of France is"}
+            ],
             temperature=0,
             max_tokens=20,
         )

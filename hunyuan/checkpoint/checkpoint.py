@@ -20,12 +20,12 @@ from hunyuan.checkpoint.gguf_config import (
     gguf_architecture,
     read_gguf_config,
 )
-from hunyuan.checkpoint.hf_config import FamilyName, read_hf_config
+from hunyuan.checkpoint.hf_config import FamilyName, read_block_types, read_hf_config
 from hunyuan.checkpoint.leaves import leaves
 from hunyuan.checkpoint.pieces import Piece, gguf_piece, hf_piece
 from hunyuan.errors import BadDataError, UsageError
-from hunyuan.formats.ggml import FLOATS, read_blocks, read_tensor
-from hunyuan.formats.gguf import GGMLType, GGUFFile, read_gguf
+from hunyuan.formats.ggml import FLOATS, dequantize, read_blocks, read_tensor
+from hunyuan.formats.gguf import BLOCK, GGMLType, GGUFFile, read_gguf
 from hunyuan.model.config import ModelConfig
 
 INDEX = "model.safetensors.index.json"
@@ -33,7 +33,7 @@ INDEX = "model.safetensors.index.json"
 Rows = int | slice | None
 """Part of a tensor's first dimension: one entry, a range, or all of it."""
 
-_FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_FLOAT_TYPES = {"F32": GGMLType.F32, "F16": GGMLType.F16, "BF16": GGMLType.BF16}
 
 
 class TensorFile(Protocol):
@@ -57,9 +57,14 @@ class TensorFile(Protocol):
 
 
 class SafetensorsFolder:
-    """The safetensors file or shards of a Hugging Face folder."""
+    """The safetensors file or shards of a Hugging Face folder.
 
-    def __init__(self, folder: Path) -> None:
+    ``blocks`` names the tensors that are ggml blocks; they are dequantised as they are read, and
+    their shapes are those of the numbers.
+    """
+
+    def __init__(self, folder: Path, blocks: Mapping[str, GGMLType] | None = None) -> None:
+        self._blocks = blocks or {}
         self._files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._types: dict[str, str] = {}
@@ -77,35 +82,59 @@ class SafetensorsFolder:
                     self._files[name] = path
                     self.shapes[name] = tuple(part.get_shape())
                     self._types[name] = part.get_dtype()
-        for name, kind in self._types.items():
-            if kind not in _FLOAT_TYPES:
+        for name, kind in self._blocks.items():
+            self.shapes[name] = self._shape_of_blocks(folder, name, kind)
+        for name, stored in self._types.items():
+            if stored not in _FLOAT_TYPES and name not in self._blocks:
                 raise BadDataError(
-                    f"{self._files[name].name}: tensor {name} has type {kind}; supported: "
+                    f"{self._files[name].name}: tensor {name} has type {stored}; supported: "
                     f"{', '.join(_FLOAT_TYPES)}; convert it to one of these first",
-                    f"{self._files[name].name}：张量 {name} 的类型为 {kind}；支持 "
+                    f"{self._files[name].name}：张量 {name} 的类型为 {stored}；支持 "
                     f"{'、'.join(_FLOAT_TYPES)}；请先转换",
                 )
 
-    def stored_dtype(self, name: str) -> torch.dtype:
-        """Float type on disk."""
-        return _FLOAT_TYPES[self._types[name]]
+    def _shape_of_blocks(self, folder: Path, name: str, kind: GGMLType) -> tuple[int, ...]:
+        """(rows, bytes of a row) -> (rows, columns)."""
+        per_block, size = BLOCK[kind]
+        shape, stored = self.shapes.get(name, ()), self._types.get(name)
+        if stored != "U8" or len(shape) != 2 or shape[1] % size:
+            raise BadDataError(
+                f"{folder}: quantization_config: {name} is {stored or 'missing'} {list(shape)}, U8 "
+                f"rows of whole {kind.name} blocks ({size} bytes) are needed; convert the model "
+                "again",
+                f"{folder}：quantization_config：{name} 为 {stored or '缺失'} {list(shape)}，"
+                f"应为由完整 {kind.name} 块（{size} 字节）组成的 U8 行；请重新转换模型",
+            )
+        return shape[0], shape[1] // size * per_block
+
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        """Float type on disk, or None if quantised."""
+        return FLOATS.get(self.stored_type(name))
 
     def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """Read (part of) a tensor, dequantised if it is blocks."""
+        if kind := self._blocks.get(name):
+            blocks = self._stored(name, rows, torch.uint8)
+            columns = self.shapes[name][1]
+            return dequantize(blocks.view(-1), kind, dtype).view(*blocks.shape[:-1], columns)
+        return self._stored(name, rows, dtype)
+
+    def _stored(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
         """Open, read, close: a mapping kept open would count every page ever read as ours."""
         with _opened(self._files[name]) as file:
             tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
             return tensor.to(dtype, copy=True)  # type: ignore[no-any-return]
 
     def stored_type(self, name: str) -> GGMLType:
-        """Float type on disk in ggml's terms."""
-        dtype = self.stored_dtype(name)
-        return next(kind for kind, float_type in FLOATS.items() if float_type == dtype)
+        """Type on disk in ggml's terms."""
+        return self._blocks.get(name) or _FLOAT_TYPES[self._types[name]]
 
     def read_stored(self, name: str, entry: int | None) -> tuple[GGMLType, Tensor]:
-        """The stored floats as bytes."""
-        tensor = self.read(name, entry, self.stored_dtype(name))
+        """The stored floats or blocks as bytes."""
+        kind = self.stored_type(name)
+        tensor = self._stored(name, entry, FLOATS.get(kind, torch.uint8)).contiguous()
         rows = len(tensor) if tensor.dim() > 1 else 1
-        return self.stored_type(name), tensor.contiguous().view(torch.uint8).view(rows, -1)
+        return kind, tensor.view(torch.uint8).view(rows, -1)
 
 
 class GGUFTensors:
@@ -211,7 +240,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def _open_folder(folder: Path) -> Checkpoint:
     raw = read_json(folder / "config.json")
     hf = read_hf_config(raw, str(folder / "config.json"))
-    tensors = SafetensorsFolder(folder)
+    tensors = SafetensorsFolder(folder, read_block_types(raw, str(folder / "config.json")))
     _require_plausible(str(folder / "config.json"), hf.config, tensors)
     expected = leaves(hf.config)
     pieces = {leaf: hf_piece(leaf, hf.family, hf.config, tensors.shapes) for leaf in expected}

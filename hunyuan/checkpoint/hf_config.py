@@ -19,6 +19,7 @@ from hunyuan.checkpoint.hf_keys import (
     WITHOUT_EFFECT,
 )
 from hunyuan.errors import BadDataError, UsageError
+from hunyuan.formats.gguf import BLOCK, GGMLType
 from hunyuan.model.config import Llama3Scaling, ModelConfig, Rope, Routing
 
 FamilyName = Literal["hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense", "llama", "qwen2", "mixtral"]
@@ -34,6 +35,9 @@ ARCHITECTURES: Mapping[FamilyName, str] = {
 
 _HUNYUAN_FAMILIES = ("hunyuan", "hunyuan_v1_moe", "hunyuan_v1_dense")
 
+_BLOCKS = "hunyuan-blocks"
+"""``quant_method`` of folders whose matrices are ggml blocks, stored as bytes."""
+
 
 @dataclass(frozen=True)
 class HFConfig:
@@ -48,6 +52,8 @@ def read_hf_config(raw: Mapping[str, Any], where: str) -> HFConfig:
 
     Raises `BadDataError` for an unknown family, key or value, or a missing key.
     """
+    if _has_blocks(raw):
+        raw = {key: value for key, value in raw.items() if key != "quantization_config"}
     family = _family(raw, where)
     _check_keys(raw, family, where)
     values = _Reader(raw, where)
@@ -55,6 +61,43 @@ def read_hf_config(raw: Mapping[str, Any], where: str) -> HFConfig:
         return HFConfig(family, _config(values, family))
     except UsageError as error:  # a shape that cannot be, said of the file it came from
         raise BadDataError(f"{where}: {error.en}", f"{where}：{error.zh}") from error
+
+
+def read_block_types(raw: Mapping[str, Any], where: str) -> dict[str, GGMLType]:
+    """The tensors that are stored as ggml blocks, and of which type; `BadDataError` if malformed.
+
+    ``{"quant_method": "hunyuan-blocks", "types": {tensor name: "Q4_K"}}``: the tensor then is U8,
+    (rows, bytes of a row).
+    """
+    if not _has_blocks(raw):
+        return {}
+    types = raw["quantization_config"].get("types")
+    if not isinstance(types, dict):
+        raise BadDataError(
+            f"{where}: quantization_config.types must be an object of tensor names and types; "
+            "convert the model again",
+            f"{where}：quantization_config.types 必须是“张量名: 类型”对象；请重新转换模型",
+        )
+    supported = {kind.name: kind for kind, (elements, _) in BLOCK.items() if elements > 1}
+    for name, kind in types.items():
+        if not isinstance(kind, str) or kind not in supported:
+            raise BadDataError(
+                f"{where}: quantization_config.types: {name} has the type {kind!r}; supported: "
+                f"{', '.join(supported)}; convert the model again",
+                f"{where}：quantization_config.types：{name} 的类型为 {kind!r}；支持 "
+                f"{'、'.join(supported)}；请重新转换模型",
+            )
+    return {name: supported[kind] for name, kind in types.items()}
+
+
+def write_block_types(types: Mapping[str, GGMLType]) -> dict[str, Any]:
+    """The ``quantization_config`` that `read_block_types` reads."""
+    return {"quant_method": _BLOCKS, "types": {name: kind.name for name, kind in types.items()}}
+
+
+def _has_blocks(raw: Mapping[str, Any]) -> bool:
+    found = raw.get("quantization_config")
+    return isinstance(found, dict) and found.get("quant_method") == _BLOCKS
 
 
 def _config(values: "_Reader", family: FamilyName) -> ModelConfig:

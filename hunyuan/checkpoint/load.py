@@ -71,9 +71,7 @@ def load_model(
     return load_checkpoint(checkpoint, parse_dtype(dtype), routing=routing, progress=progress)
 
 
-def load_packed(
-    path_or_name: str | Path, *, progress: Progress | None = None
-) -> NativeTransformer:
+def load_packed(path_or_name: str | Path, *, progress: Progress | None = None) -> NativeTransformer:
     """Load a model for the compiled kernels, its weights as they are stored.
 
     Raises what `load_model` raises, and `UsageError` where the kernels cannot run it.

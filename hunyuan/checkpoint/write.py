@@ -19,11 +19,11 @@ from hunyuan.checkpoint.gguf_config import (
     rope_factors,
     write_gguf_config,
 )
-from hunyuan.checkpoint.hf_config import FamilyName, write_hf_config
+from hunyuan.checkpoint.hf_config import FamilyName, write_block_types, write_hf_config
 from hunyuan.checkpoint.leaves import Shape, leaves
 from hunyuan.checkpoint.pieces import by_stored_tensor, gguf_piece, gguf_stored_layout, hf_name
 from hunyuan.formats.ggml import FLOATS, encode
-from hunyuan.formats.gguf import GGUFTensorSpec, write_gguf
+from hunyuan.formats.gguf import BLOCK, GGMLType, GGUFTensorSpec, write_gguf
 from hunyuan.formats.safetensors_writer import (
     DTYPE_NAMES,
     SafetensorsSpec,
@@ -32,31 +32,49 @@ from hunyuan.formats.safetensors_writer import (
 )
 from hunyuan.model.config import ModelConfig
 
-ReadLeaf = Callable[[str, torch.dtype], Tensor]
-"""Reads one leaf in a given float type."""
+StoredType = torch.dtype | GGMLType
+"""How a leaf is written: as plain numbers, or as ggml's blocks."""
+
+ReadLeaf = Callable[[str, StoredType], Tensor]
+"""Reads one leaf as numbers, or as blocks: (rows, bytes of a row) uint8."""
 
 SHARD_BYTES = 5_000_000_000
+
+
+def stored_shape(shape: Shape, kind: StoredType) -> tuple[Shape, torch.dtype]:
+    """What a leaf is on disk: itself, or the bytes of its blocks."""
+    if not isinstance(kind, GGMLType):
+        return shape, kind
+    per_block, size = BLOCK[kind]
+    rows, columns = shape
+    return (rows, columns // per_block * size), torch.uint8
 
 
 def write_hf_folder(
     folder: Path,
     config: ModelConfig,
     family: FamilyName,
-    dtypes: Mapping[str, torch.dtype],
+    types: Mapping[str, StoredType],
     read: ReadLeaf,
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write config.json and safetensors, sharded with an index above ``shard_bytes``.
 
-    ``dtypes`` says for every leaf in which type it is stored. Raises `BadDataError` if ``family``
-    cannot express ``config``.
+    ``types`` says for every leaf how it is stored; blocks become U8, which other engines do not
+    read. Raises `BadDataError` if ``family`` cannot express ``config``.
     """
-    widest = max(dtypes.values(), key=lambda d: sum(d == x for x in dtypes.values()))
-    raw = write_hf_config(family, config, str(widest).removeprefix("torch."))
+    blocks = {leaf: kind for leaf, kind in types.items() if isinstance(kind, GGMLType)}
+    floats = [kind for leaf, kind in types.items() if leaf not in blocks]
+    commonest = max(floats, key=floats.count)
+    raw = write_hf_config(family, config, str(commonest).removeprefix("torch."))
+    if blocks:
+        named = {hf_name(leaf, family): kind for leaf, kind in blocks.items()}
+        raw["quantization_config"] = write_block_types(named)
     write_json(folder / "config.json", raw)
-    shapes = leaves(config)
-    shards = _shards(shapes, dtypes, shard_bytes)
+    stored = {leaf: stored_shape(shape, types[leaf]) for leaf, shape in leaves(config).items()}
+    sizes = {leaf: prod(shape) * dtype.itemsize for leaf, (shape, dtype) in stored.items()}
+    shards = _shards(sizes, shard_bytes)
     names = [
         "model.safetensors"
         if len(shards) == 1
@@ -66,13 +84,13 @@ def write_hf_folder(
     index: dict[str, str] = {}
     for file_name, shard in zip(names, shards, strict=True):
         # Wider types first keeps every tensor aligned, so that it can be mapped in place.
-        ordered = sorted(shard, key=lambda leaf: -dtypes[leaf].itemsize)
+        ordered = sorted(shard, key=lambda leaf: -stored[leaf][1].itemsize)
         specs = [
             SafetensorsSpec(
                 hf_name(leaf, family),
-                DTYPE_NAMES[dtypes[leaf]],
-                shapes[leaf],
-                _bytes_of(leaf, dtypes[leaf], read),
+                DTYPE_NAMES[stored[leaf][1]],
+                stored[leaf][0],
+                _bytes_of(leaf, types[leaf], read),
             )
             for leaf in ordered
         ]
@@ -80,20 +98,16 @@ def write_hf_folder(
             write_safetensors(file, specs, {"format": "pt"})
         index |= {hf_name(leaf, family): file_name for leaf in shard}
     if len(shards) > 1:
-        total = sum(_nbytes(shapes[leaf], dtypes[leaf]) for leaf in shapes)
         write_json(
             folder / "model.safetensors.index.json",
-            {"metadata": {"total_size": total}, "weight_map": index},
+            {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index},
         )
 
 
-def _shards(
-    shapes: Mapping[str, Shape], dtypes: Mapping[str, torch.dtype], limit: int
-) -> list[list[str]]:
+def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     size = 0
-    for leaf, shape in shapes.items():
-        nbytes = _nbytes(shape, dtypes[leaf])
+    for leaf, nbytes in sizes.items():
         if shards[-1] and size + nbytes > limit:
             shards.append([])
             size = 0
@@ -102,25 +116,21 @@ def _shards(
     return shards
 
 
-def _nbytes(shape: Shape, dtype: torch.dtype) -> int:
-    return prod(shape) * dtype.itemsize
-
-
-def _bytes_of(leaf: str, dtype: torch.dtype, read: ReadLeaf) -> Iterator[memoryview]:
-    yield tensor_bytes(read(leaf, dtype).contiguous())
+def _bytes_of(leaf: str, kind: StoredType, read: ReadLeaf) -> Iterator[memoryview]:
+    yield tensor_bytes(read(leaf, kind).contiguous())
 
 
 def write_gguf_file(
     file: BinaryIO,
     config: ModelConfig,
-    dtypes: Mapping[str, torch.dtype],
+    types: Mapping[str, StoredType],
     read: ReadLeaf,
     metadata: Mapping[str, Any],
 ) -> None:
     """Write a GGUF file; ``metadata`` adds the tokenizer's keys and whatever else is known.
 
-    Vectors and the router are stored as F32, as every GGUF engine expects. Raises `BadDataError`
-    if no GGUF architecture computes ``config``.
+    The experts that GGUF stacks must have one type. Vectors and the router are stored as F32, as
+    every GGUF engine expects. Raises `BadDataError` if no GGUF architecture computes ``config``.
     """
     architecture = architecture_for(config)
     shapes = leaves(config)
@@ -129,8 +139,9 @@ def write_gguf_file(
     specs = []
     for name, members in by_stored_tensor(pieces):
         shape = shapes[members[0]]
-        exact = len(shape) == 1 or members[0].endswith(".gate.wg.weight")
-        dtype = torch.float32 if exact else dtypes[members[0]]
+        exact = len(shape) == 1 or is_router(members[0])
+        wanted = torch.float32 if exact else types[members[0]]
+        kind = wanted if isinstance(wanted, GGMLType) else kinds[wanted]
         if pieces[members[0]].expert is not None:
             shape = (len(members), *shape)
         layouts = [gguf_stored_layout(leaf, architecture, config) for leaf in members]
@@ -138,13 +149,16 @@ def write_gguf_file(
         def chunks(
             members: list[str] = members,
             layouts: list[Callable[[Tensor], Tensor] | None] = layouts,
-            dtype: torch.dtype = dtype,
+            wanted: StoredType = wanted,
+            kind: GGMLType = kind,
         ) -> Iterator[memoryview]:
             for leaf, layout in zip(members, layouts, strict=True):
-                tensor = read(leaf, dtype)
-                yield encode(tensor if layout is None else layout(tensor), kinds[dtype])
+                tensor = read(leaf, wanted)
+                if layout is not None:  # moves whole rows: bytes as well as numbers
+                    tensor = layout(tensor)
+                yield encode(tensor, kind) if kind in FLOATS else tensor_bytes(tensor.contiguous())
 
-        specs.append(GGUFTensorSpec(name, shape, kinds[dtype], chunks()))
+        specs.append(GGUFTensorSpec(name, shape, kind, chunks()))
     if config.rope.llama3 is not None:
         factors = rope_factors(config.rope, config.head_dim)
         kind = kinds[torch.float32]
@@ -152,6 +166,11 @@ def write_gguf_file(
             GGUFTensorSpec(ROPE_FACTORS, tuple(factors.shape), kind, [tensor_bytes(factors)])
         )
     write_gguf(file, write_gguf_config(config) | dict(metadata), specs)
+
+
+def is_router(leaf: str) -> bool:
+    """Whether a leaf decides which experts run: float32 in every model, near-ties are common."""
+    return leaf.endswith(".gate.wg.weight")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

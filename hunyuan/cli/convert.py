@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hunyuan.cli.progress import ProgressLine
-from hunyuan.errors import language
+from hunyuan.errors import UsageError, language
 
 
 @click.command()
@@ -20,9 +20,29 @@ from hunyuan.errors import language
     metavar="TYPE",
     help="keep, float32, bfloat16 or float16; keep turns quantised tensors into bfloat16.",
 )
+@click.option(
+    "--quantize",
+    metavar="SCHEME",
+    help="q8 (8.5 bits a weight) or q4 (about 5). A GGUF file "
+    "then is readable by other engines, a folder only by this project.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="With --quantize: a text file; what the model makes of it decides which errors matter "
+    "(without: random tokens).",
+)
 @click.option("--verify", is_flag=True, help="Compare the logits of both at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def convert(source: str, target: Path, dtype: str, verify: bool, as_json: bool) -> None:
+def convert(
+    source: str,
+    target: Path,
+    dtype: str,
+    quantize: str | None,
+    calibration: Path | None,
+    verify: bool,
+    as_json: bool,
+) -> None:
     """Write SOURCE as TARGET: a GGUF file if the name ends in .gguf, else a Hugging Face folder.
 
     Streams: needs the memory of about two tensors, whatever the size of the model.
@@ -30,13 +50,27 @@ def convert(source: str, target: Path, dtype: str, verify: bool, as_json: bool) 
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.convert import convert as run
     from hunyuan.checkpoint.load import parse_dtype
+    from hunyuan.checkpoint.quantize import parse_scheme
 
+    if quantize is None and calibration is not None:
+        raise UsageError(
+            f"--calibration {calibration}: only has a meaning with --quantize; add --quantize q4",
+            f"--calibration {calibration}：仅与 --quantize 一起有意义；请加上 --quantize q4",
+        )
+    if quantize is not None and dtype != "keep":
+        raise UsageError(
+            f"--dtype {dtype}: the matrices have the type of --quantize {quantize}; give one of "
+            "the two",
+            f"--dtype {dtype}：矩阵的类型由 --quantize {quantize} 决定；二者只能选一",
+        )
     label = "转换" if language() == "zh" else "converting"
     line = ProgressLine(label, unit="parameters")
     result = run(
         locate(source),
         target,
         dtype=None if dtype == "keep" else parse_dtype(dtype),
+        quantize=None if quantize is None else parse_scheme(quantize),
+        calibration=calibration,
         verify=verify,
         progress=line.update,
     )

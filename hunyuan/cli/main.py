@@ -23,6 +23,7 @@ VERBS = {
     "chat": "Talk with a model in the terminal.",
     "serve": "Serve a model over HTTP, with a chat page.",
     "convert": "Write a checkpoint in another format.",
+    "bench": "Measure the speed and memory of a model here.",
     "doctor": "What this machine offers and whether the installation works.",
 }
 

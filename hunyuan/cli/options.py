@@ -85,9 +85,7 @@ def load_engine(
     else:
         live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
     line.close()
-    return Engine(
-        live, tokenizer, context=context, max_sequences=max_sequences, kv_dtype=kv_dtype
-    )
+    return Engine(live, tokenizer, context=context, max_sequences=max_sequences, kv_dtype=kv_dtype)
 
 
 def chosen(**options: Any) -> dict[str, Any]:

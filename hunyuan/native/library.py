@@ -119,6 +119,7 @@ _SIGNATURES = {
         c_int32,
         (c_void_p, POINTER(Step), POINTER(Cache), c_void_p, c_void_p, c_void_p, c_void_p),
     ),
+    "hy_quantize": (c_int32, (c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)),
 }
 
 

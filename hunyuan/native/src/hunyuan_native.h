@@ -95,6 +95,16 @@ HY_API int32_t hy_decoder_run(hy_decoder *, const hy_step *, const hy_cache *,
                               const float *logit_bias, float *logits, float *hidden,
                               int32_t *experts);
 
+// ------------------------------------------------------------------ quantising (quantize.cpp)
+
+// Rows of floats x (rows, columns) to ggml blocks of `type`, a quantised one, scales searched for
+// the least sum of importance[column] * error^2; `importance` (columns), none negative, may be
+// null: all the same. Rows are independent: ranges of them may be given to several threads.
+// Returns 0; -1 if the type is not quantised or columns is no multiple of its block, or out of
+// memory; -2 if x holds a number that is not finite or too large for half precision scales.
+HY_API int32_t hy_quantize(int32_t type, int64_t rows, int64_t columns, const float *x,
+                           const float *importance, void *blocks);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,11 +20,30 @@ struct alignas(64) GroupTile {
   int32_t minus_sum[3][kTile];       // minus the sums of q: of 16 columns, of 16, of all 32
 };
 
-// The inputs of one tile: groups (columns / 32), and floats (columns, 16) for float weights.
+// What eight bits left over, for groups with an outlier: its scale drowns the other 31 columns.
+// The same again in steps of 1/254; zero for tokens that need none.
+struct alignas(64) FineTile {
+  int8_t q[kTile][kGroup];
+  float scale[kTile];
+  int32_t minus_sum[3][kTile];
+};
+
+// The inputs of one tile: groups (columns / 32), what they left over where `has_fine` (columns /
+// 32) says so, and floats (columns, 16) for float weights.
 struct Tile {
   const GroupTile *groups;
+  const FineTile *fines;
+  const uint8_t *has_fine;
   const float *floats;
   int64_t columns;
+};
+
+// Four blocks of 16 rows of quantised weights, unpacked for many tokens: 32 columns of them.
+constexpr int kWide = 4;
+struct alignas(64) WideGroup {
+  uint8_t q[kWide][8][64];
+  float scale[kWide][2][kRows];  // two where 16 columns share a scale, else the first
+  float minimum[kWide][kRows];
 };
 
 // Attention of some query rows over a span of blocks of one sequence, for one key/value head.
@@ -46,8 +65,14 @@ struct Kernels {
   const char *name;
   // out (n, 16) = one block of 16 rows times the first n tokens of a tile.
   void (*product[kFormatCount])(const uint8_t *block, const Tile &in, int n, float *out);
-  // Fills token `at` of a group from 32 floats.
-  void (*quantize)(const float *from, GroupTile &to, int at);
+  // The same for many tokens, in two steps; null for float weights. `widen` unpacks block number
+  // `at` of four into (columns / 32) groups; `wide_product` gives out (4, 16, 16): by block, token
+  // and row. The results equal `product`'s bit for bit.
+  void (*widen[kFormatCount])(const uint8_t *block, int64_t columns, int at, WideGroup *out);
+  void (*wide_product[kFormatCount])(const WideGroup *weights, const Tile &in, int n, float *out);
+  // Fills token `at` of a group from 32 floats; true if the largest exceeds `limit`, and then what
+  // is left over goes to `fine`, which otherwise becomes zero.
+  bool (*quantize)(const float *from, float limit, GroupTile &to, FineTile &fine, int at);
   void (*rms_norm)(const float *x, const float *gain, float eps, int64_t n, float *out);
   // Rotary embedding of one head: channel i with channel i + n, by the angles of one token.
   void (*rotate)(float *x, const float *cosine, const float *sine, int64_t n);

@@ -65,6 +65,9 @@ inline F load_i8(const uint8_t *p) {
 inline I load_bytes(const uint8_t *p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
 }
+inline void store_whole(uint8_t *p, I x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x);
+}
 inline I set_int(int32_t x) { return _mm256_set1_epi32(x); }
 inline I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
 inline F to_float(I x) { return _mm256_cvtepi32_ps(x); }

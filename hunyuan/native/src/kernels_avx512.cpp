@@ -50,6 +50,7 @@ inline F load_i8(const uint8_t *p) {
 }
 
 inline I load_bytes(const uint8_t *p) { return _mm512_loadu_si512(p); }
+inline void store_whole(uint8_t *p, I x) { _mm512_storeu_si512(p, x); }
 inline I set_int(int32_t x) { return _mm512_set1_epi32(x); }
 inline I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
 inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }

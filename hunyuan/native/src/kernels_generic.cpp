@@ -50,6 +50,7 @@ inline F load_i8(const uint8_t *p) {
 }
 
 inline I load_bytes(const uint8_t *p) { return load_as<I>(p); }
+inline void store_whole(uint8_t *p, I x) { std::memcpy(p, &x, sizeof x); }
 inline I set_int(int32_t x) { return I{x, x, x, x}; }
 inline I add_int(I a, I b) { return a + b; }
 inline F to_float(I x) { return __builtin_convertvector(x, F); }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "kernels.h"
 
@@ -55,20 +56,12 @@ inline void load_quants(const uint8_t *q, int half, I w[8]) {
 
 constexpr int log2_of(int power) { return power > 1 ? 1 + log2_of(power / 2) : 0; }
 
-// One group of 32 columns of N tokens, with the scales at hand.
-template <int Index, int N>
-inline void add_group(const uint8_t *quants, int half, const F *scale, F minimum,
-                      const GroupTile &x, int first, F *acc) {
+// Adds to each of N tokens from `first` on what 32 columns of whole numbers give.
+template <int Index, int N, class Numbers>
+inline void add_products(const I *w, const F *scale, const Numbers &x, int first, F *acc) {
   constexpr Format f = kFormats[Index];
   constexpr bool by_sixteen = f.bits == 6;
   constexpr int centre = f.bits == 8 && kSignedBytes ? 0 : f.centre;
-  if constexpr (N <= 2) {
-    // A lone token waits for memory: ask for the quants some groups ahead.
-    constexpr int lines = (f.bits == 8 ? 512 : 320) / 64 + 1;
-    for (int i = 0; i < lines; i++) __builtin_prefetch(quants + 2048 + 64 * i);
-  }
-  I w[8];
-  load_quants<f.bits>(quants, half, w);
 #pragma GCC unroll 16
   for (int n = 0; n < N; n++) {
     const int at = first + n;
@@ -92,7 +85,27 @@ inline void add_group(const uint8_t *quants, int half, const F *scale, F minimum
     } else {
       acc[n] = fma(to_float(add_int(a, b)), mul(scale[0], xs), acc[n]);
     }
-    if constexpr (f.minimum) acc[n] = fma(minimum, set(x.sum[at]), acc[n]);
+  }
+}
+
+// One group of 32 columns, with the scales at hand.
+template <int Index, int N>
+inline void add_group(const uint8_t *quants, int half, const F *scale, F minimum, const Tile &in,
+                      int64_t g, int first, F *acc) {
+  constexpr Format f = kFormats[Index];
+  if constexpr (N <= 2) {
+    // A lone token waits for memory: ask for the quants some groups ahead.
+    constexpr int lines = (f.bits == 8 ? 512 : 320) / 64 + 1;
+    for (int i = 0; i < lines; i++) __builtin_prefetch(quants + 2048 + 64 * i);
+  }
+  I w[8];
+  load_quants<f.bits>(quants, half, w);
+  const GroupTile &x = in.groups[g];
+  add_products<Index, N>(w, scale, x, first, acc);
+  if (in.has_fine[g]) add_products<Index, N>(w, scale, in.fines[g], first, acc);
+  if constexpr (f.minimum) {
+#pragma GCC unroll 16
+    for (int n = 0; n < N; n++) acc[n] = fma(minimum, set(x.sum[first + n]), acc[n]);
   }
 }
 
@@ -100,24 +113,24 @@ template <int Index, int N>
 void quantised_product(const uint8_t *block, const Tile &in, int first, float *out) {
   constexpr Format f = kFormats[Index];
   constexpr int bytes = f.bits == 8 ? 512 : f.bits == 6 ? 384 : f.bits == 5 ? 320 : 256;
-  const GroupTile *const end = in.groups + in.columns / kGroup;
+  const int64_t groups = in.columns / kGroup;
   for (int half = 0; half < kHalves; half++) {
     const int lane = half * kLanes;
     F acc[N];
     for (int n = 0; n < N; n++) acc[n] = set(0);
     const uint8_t *unit = block;
-    for (const GroupTile *x = in.groups; x < end; unit += f.unit_bytes) {
+    for (int64_t g = 0; g < groups; unit += f.unit_bytes) {
       if constexpr (!f.super) {
         const F scale = load_f16(unit + bytes + 2 * lane);
         F minimum = scale;
         if constexpr (f.minimum) minimum = load_f16(unit + bytes + 32 + 2 * lane);
-        add_group<Index, N>(unit, half, &scale, minimum, *x++, first, acc);
+        add_group<Index, N>(unit, half, &scale, minimum, in, g++, first, acc);
       } else {
         const F d = load_f16(unit + 2 * lane);
         F dmin = d;
         if constexpr (f.minimum) dmin = sub(set(0), load_f16(unit + 32 + 2 * lane));
         const uint8_t *part = unit + (f.minimum ? 64 : 32);
-        for (int g = 0; g < 8; g++, part += 32 + bytes) {
+        for (int i = 0; i < 8; i++, part += 32 + bytes) {
           F scale[2], minimum = d;
           if constexpr (f.minimum) {
             scale[0] = mul(d, load_u8(part + lane));
@@ -126,7 +139,7 @@ void quantised_product(const uint8_t *block, const Tile &in, int first, float *o
             scale[0] = mul(d, load_i8(part + lane));
             scale[1] = mul(d, load_i8(part + 16 + lane));
           }
-          add_group<Index, N>(part + 32, half, scale, minimum, *x++, first, acc);
+          add_group<Index, N>(part + 32, half, scale, minimum, in, g++, first, acc);
         }
       }
     }
@@ -197,28 +210,170 @@ void product(const uint8_t *block, const Tile &in, int n, float *out) {
   if (n - done) product_of<Index, 1>(block, in, done, out);
 }
 
+// ------------------------------------------------------------------ many tokens
+
+template <int Index>
+void widen(const uint8_t *block, int64_t columns, int at, WideGroup *out) {
+  constexpr Format f = kFormats[Index];
+  constexpr int bytes = f.bits == 8 ? 512 : f.bits == 6 ? 384 : f.bits == 5 ? 320 : 256;
+  const auto put = [&](const uint8_t *quants, int half, WideGroup &to) {
+    I w[8];
+    load_quants<f.bits>(quants, half, w);
+    for (int j = 0; j < 8; j++) store_whole(to.q[at][j] + half * 4 * kLanes, w[j]);
+  };
+  for (int half = 0; half < kHalves; half++) {
+    const int lane = half * kLanes;
+    const uint8_t *unit = block;
+    for (int64_t g = 0; g < columns / kGroup; unit += f.unit_bytes) {
+      if constexpr (!f.super) {
+        WideGroup &to = out[g++];
+        put(unit, half, to);
+        store(to.scale[at][0] + lane, load_f16(unit + bytes + 2 * lane));
+        if constexpr (f.minimum)
+          store(to.minimum[at] + lane, load_f16(unit + bytes + 32 + 2 * lane));
+      } else {
+        const F d = load_f16(unit + 2 * lane);
+        const uint8_t *part = unit + (f.minimum ? 64 : 32);
+        for (int i = 0; i < 8; i++, part += 32 + bytes) {
+          WideGroup &to = out[g++];
+          put(part + 32, half, to);
+          if constexpr (f.minimum) {
+            const F dmin = sub(set(0), load_f16(unit + 32 + 2 * lane));
+            store(to.scale[at][0] + lane, mul(d, load_u8(part + lane)));
+            store(to.minimum[at] + lane, mul(dmin, load_u8(part + 16 + lane)));
+          } else {
+            store(to.scale[at][0] + lane, mul(d, load_i8(part + lane)));
+            store(to.scale[at][1] + lane, mul(d, load_i8(part + 16 + lane)));
+          }
+        }
+      }
+    }
+  }
+}
+
+constexpr int kQuad = 4;  // tokens that share a load of weights
+
+// Four tokens from `first` on, R of the four blocks from `block` on: one load of an input serves
+// R products, one load of weights four. `sums` adds the minimum, which comes last.
+template <int Index, int R, class Numbers>
+inline void add_quad(const WideGroup &w, int block, int lane, const Numbers &x, int first,
+                     const float *sums, float *acc) {
+  constexpr Format f = kFormats[Index];
+  constexpr bool by_sixteen = f.bits == 6;
+  constexpr int centre = f.bits == 8 && kSignedBytes ? 0 : f.centre;
+  constexpr int parts = by_sixteen ? 2 : 1;
+#pragma GCC unroll 2
+  for (int part = 0; part < parts; part++) {
+    I sum[R][kQuad];
+#pragma GCC unroll 4
+    for (int n = 0; n < kQuad; n++) {
+      const int32_t minus = centre ? x.minus_sum[by_sixteen ? part : 2][first + n] : 0;
+      const I start = shift_left_int<log2_of(centre)>(set_int(minus));
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) sum[r][n] = start;
+    }
+#pragma GCC unroll 8
+    for (int j = part * 4; j < (by_sixteen ? part * 4 + 4 : 8); j++) {
+      I weights[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) weights[r] = load_bytes(w.q[block + r][j] + 4 * lane);
+#pragma GCC unroll 4
+      for (int n = 0; n < kQuad; n++)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
+          sum[r][n] = dot<f.bits>(sum[r][n], weights[r], x.q[first + n] + 4 * j);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      const F scale = load(w.scale[block + r][part] + lane);
+#pragma GCC unroll 4
+      for (int n = 0; n < kQuad; n++) {
+        float *to = acc + ((block + r) * kTile + first + n) * kRows + lane;
+        F y = fma(to_float(sum[r][n]), mul(scale, set(x.scale[first + n])), load(to));
+        if constexpr (f.minimum) {
+          if (sums) y = fma(load(w.minimum[block + r] + lane), set(sums[first + n]), y);
+        }
+        store(to, y);
+      }
+    }
+  }
+}
+
+template <int Index>
+void wide_product(const WideGroup *weights, const Tile &in, int n, float *out) {
+  constexpr int R = kLanes == 16 ? 4 : kLanes == 8 ? 2 : 1;
+  std::memset(out, 0, sizeof(float) * kWide * kTile * kRows);
+  for (int64_t g = 0; g < in.columns / kGroup; g++) {
+    const WideGroup &w = weights[g];
+    const GroupTile &x = in.groups[g];
+    for (int lane = 0; lane < kRows; lane += kLanes)
+      for (int first = 0; first < n; first += kQuad)
+        for (int block = 0; block < kWide; block += R) {
+          if (in.has_fine[g]) {
+            add_quad<Index, R>(w, block, lane, x, first, nullptr, out);
+            add_quad<Index, R>(w, block, lane, in.fines[g], first, x.sum, out);
+          } else {
+            add_quad<Index, R>(w, block, lane, x, first, x.sum, out);
+          }
+        }
+  }
+}
+
+template <int Index>
+constexpr auto widener() -> void (*)(const uint8_t *, int64_t, int, WideGroup *) {
+  if constexpr (kFormats[Index].bits == 0) return nullptr;
+  else return widen<Index>;
+}
+
+template <int Index>
+constexpr auto wide_producer() -> void (*)(const WideGroup *, const Tile &, int, float *) {
+  if constexpr (kFormats[Index].bits == 0) return nullptr;
+  else return wide_product<Index>;
+}
+
 // ------------------------------------------------------------------ element-wise
 
-void quantize(const float *from, GroupTile &to, int at) {
-  constexpr int vectors = kGroup / kLanes;
-  F x[vectors], largest = set(0);
-  for (int i = 0; i < vectors; i++) {
-    x[i] = load(from + i * kLanes);
-    largest = max(largest, max(x[i], sub(set(0), x[i])));
-  }
-  const float most = reduce_max(largest);
-  const F inverse = set(most > 0 ? 127.0f / most : 0.0f);
+// Whole numbers of kGroup floats times `inverse`, with the sums that centred weights need.
+template <class Numbers>
+inline int32_t round_into(Numbers &to, int at, const F *x, float inverse) {
   int32_t sums[2] = {0, 0};
-  for (int i = 0; i < vectors; i++) {
-    const I q = to_int(mul(x[i], inverse));
+  for (int i = 0; i < kGroup / kLanes; i++) {
+    const I q = to_int(mul(x[i], set(inverse)));
     store_bytes(to.q[at] + i * kLanes, q);
     sums[i * kLanes / 16] += reduce_add_int(q);
   }
   to.minus_sum[0][at] = -sums[0];
   to.minus_sum[1][at] = -sums[1];
   to.minus_sum[2][at] = -(sums[0] + sums[1]);
-  to.scale[at] = most / 127.0f;
-  to.sum[at] = to.scale[at] * static_cast<float>(sums[0] + sums[1]);
+  return sums[0] + sums[1];
+}
+
+bool quantize(const float *from, float limit, GroupTile &to, FineTile &fine, int at) {
+  constexpr int vectors = kGroup / kLanes;
+  F x[vectors], largest = set(0);
+  for (int i = 0; i < vectors; i++) {
+    x[i] = load(from + i * kLanes);
+    largest = max(largest, max(x[i], sub(set(0), x[i])));
+  }
+  const float most = reduce_max(largest), scale = most / 127.0f;
+  const int32_t sum = round_into(to, at, x, most > 0 ? 127.0f / most : 0.0f);
+  to.scale[at] = scale;
+  to.sum[at] = scale * static_cast<float>(sum);
+  if (most <= limit) {
+    std::memset(fine.q[at], 0, kGroup);
+    for (auto &sums : fine.minus_sum) sums[at] = 0;
+    fine.scale[at] = 0;
+    return false;
+  }
+  const float fine_scale = scale / 254.0f;
+  for (int i = 0; i < vectors; i++) {
+    const F whole = load_i8(reinterpret_cast<const uint8_t *>(to.q[at]) + i * kLanes);
+    x[i] = sub(x[i], mul(whole, set(scale)));
+  }
+  const int32_t fine_sum = round_into(fine, at, x, 1.0f / fine_scale);
+  fine.scale[at] = fine_scale;
+  to.sum[at] += fine_scale * static_cast<float>(fine_sum);
+  return true;
 }
 
 // Channel i turns with channel i + n.
@@ -422,11 +577,17 @@ void attend(const Span &s) {
   attend_typed<HY_KV_I8>(s);
 }
 
-constexpr Kernels table(const char *name) {
+template <int... Index>
+constexpr Kernels table(const char *name, std::integer_sequence<int, Index...>) {
   return {name,
-          {product<0>, product<1>, product<2>, product<3>, product<4>, product<5>, product<6>,
-           product<7>, product<8>, product<9>, product<10>},
+          {product<Index>...},
+          {widener<Index>()...},
+          {wide_producer<Index>()...},
           quantize, rms_norm, rotate, silu_mul, attend};
+}
+
+constexpr Kernels table(const char *name) {
+  return table(name, std::make_integer_sequence<int, kFormatCount>());
 }
 
 }  // namespace HY_ISA
