@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from hunyuan.catalogue.store import locate
-from hunyuan.checkpoint.calibrate import calibrate, random_windows, read_windows
+from hunyuan.checkpoint.calibrate import importance
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hunyuan.checkpoint.leaves import leaves
 from hunyuan.checkpoint.load import load_packed, tokenizer_of
@@ -159,7 +159,7 @@ def write_ours(
     source: Path,
     path: Path,
     blocks: Mapping[str, GGMLType],
-    importance: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> float:
     """Quantise a float file with this project's quantiser to given types; seconds."""
     checkpoint = open_checkpoint(source)
@@ -168,7 +168,7 @@ def write_ours(
 
     def read(leaf: str, kind: StoredType) -> Tensor:
         if isinstance(kind, GGMLType):
-            return read_quantized(checkpoint, leaf, kind, (importance or {}).get(leaf))
+            return read_quantized(checkpoint, leaf, kind, (weights or {}).get(leaf))
         return checkpoint.read(leaf)
 
     begin = time.monotonic()
@@ -257,13 +257,13 @@ def run(name: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any]
     write_ours(source, made, wanted)
     add("ours q4, unweighted", made)
     begin = time.monotonic()
-    random = calibrate(floats, random_windows(config.vocab))
+    random = importance(floats, "q4", None)
     calibrating = time.monotonic() - begin
     seconds = write_ours(source, made, wanted, random)
     facts = {"calibrating_seconds": round(calibrating, 1), "quantising_seconds": round(seconds, 1)}
     add("ours q4", made, **facts)
-    write_ours(source, made, wanted, calibrate(floats, read_windows(floats, options.calibration)))
-    add("ours q4, calibrated on text", made)
+    write_ours(source, made, wanted, importance(floats, "q4", options.calibration))
+    add("ours q4, calibrated", made)
     if options.llama.exists():
         result["llama-cpp-python"] = write_llama(options.llama, source, made, "Q8_0")
         add("llama.cpp Q8_0", made)

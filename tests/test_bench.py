@@ -15,7 +15,7 @@ from conftest import random_transformer, write_byte_tokenizer
 
 from hunyuan.checkpoint.checkpoint import open_checkpoint
 from hunyuan.checkpoint.leaves import expert_leaf, leaves
-from hunyuan.checkpoint.load import leaf_of, load_packed
+from hunyuan.checkpoint.load import leaf_of, load_packed, packed_sizes
 from hunyuan.checkpoint.write import write_hf_folder
 from hunyuan.engine import machine, measure
 from hunyuan.engine.engine import Engine
@@ -141,7 +141,7 @@ def test_bytes_read_per_step(random_model: MakeModel) -> None:
 @pytest.mark.skipif(NO_KERNELS is not None, reason=str(NO_KERNELS))
 def test_stored_bytes_are_what_the_kernels_hold(model: Path) -> None:
     checkpoint = open_checkpoint(model)
-    assert sum(measure.stored_bytes(checkpoint).values()) == load_packed(model).nbytes
+    assert sum(packed_sizes(checkpoint).values()) == load_packed(model).nbytes
 
 
 def test_prefill_operations_leave_out_embedding_and_head() -> None:

@@ -49,7 +49,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def failed(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
     assert done.returncode == code, done.stderr
-    lines = done.stderr.strip().splitlines()
+    lines = [s for s in done.stderr.strip().splitlines() if not s.startswith("note: ")]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     for word in words:
@@ -111,6 +111,15 @@ def test_generate_streams_plain_text(model: Path) -> None:
     assert json.loads(chat.stdout)["prompt_tokens"] > 5
 
 
+def test_what_torch_must_compute_is_said_once(model: Path) -> None:
+    """The kernels need heads of a multiple of 16; ``auto`` goes on without them."""
+    done = hunyuan("generate", str(model), "x", "--max-tokens", "3", "--temperature", "0")
+    assert done.returncode == 0
+    assert done.stderr.count("head_dim=8 is no multiple of 16; torch computes instead") == 1
+    quiet = hunyuan("generate", str(model), "x", "--max-tokens", "3", "--dtype", "float32")
+    assert "note" not in quiet.stderr
+
+
 def test_info_of_presets_and_folders(model: Path) -> None:
     large = json.loads(hunyuan("info", "large", "--json").stdout)
     assert large["parameters"] == 388_698_128_640
@@ -166,7 +175,9 @@ def test_wrong_usage_is_code_2(model: Path) -> None:
     failed(hunyuan("generate"), 2, "MODEL")
     failed(hunyuan("generate", str(model), "x", "--temprature", "1"), 2, "--temperature")
     failed(hunyuan("generate", str(model), "x", "--temperature", "9"), 2, "temperature=9.0")
-    failed(hunyuan("generate", str(model), "x", "--dtype", "int3"), 2, "int3", "bfloat16")
+    failed(hunyuan("generate", str(model), "x", "--dtype", "int3"), 2, "int3", "stored", "bfloat16")
+    failed(hunyuan("generate", str(model), "x", "--kv-dtype", "int4"), 2, "kv_dtype='int4'", "int8")
+    failed(hunyuan("generate", str(model), "x", "--dtype", "stored"), 2, "head_dim=8", "float32")
     failed(hunyuan("generate", "no-such-model", "x"), 2, "no-such-model")
     failed(hunyuan("convert", str(model), str(model)), 2, "exists already")
 

@@ -245,7 +245,7 @@ def test_quantised_models_convert_and_run(
     found = native_logits(load_packed(target), ids)
     # The kernels round activations to eight bits; experts that nearly tie may then swap.
     difference = (found - wanted).abs().mean(-1) / wanted.std()
-    assert difference.median() < 0.05
+    assert difference.median() < (0.1 if model.config.experts else 0.05)
     if not model.config.experts:
         assert difference.max() < 0.1
 

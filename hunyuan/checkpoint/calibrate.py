@@ -31,7 +31,7 @@ WINDOWS = 8
 """How many windows of a text are used."""
 
 RANDOM_WINDOWS = 4
-"""How many windows of random tokens stand in for a text."""
+"""How many windows of random tokens are used."""
 
 # An expert's own statistics count as much as those of its layer at this many tokens.
 _PRIOR_TOKENS = 64
@@ -39,15 +39,24 @@ _PRIOR_TOKENS = 64
 _EMBEDDING_ROWS = 4096
 
 
-def calibration_ids(checkpoint: Checkpoint, scheme: Scheme, text: Path | None) -> Tensor | None:
-    """What to run the model on before quantising, ids (B, T), or None: nothing.
+def importance(checkpoint: Checkpoint, scheme: Scheme, text: Path | None) -> dict[str, Tensor]:
+    """Weights (columns,) of the squared errors in each matrix, relative to their mean.
 
-    Without a text, q4 uses random tokens: they reach the columns that every token drives hard, and
-    recover most of what a text does. At eight bits weighting gains nothing that can be measured.
+    For q4 from random tokens, which reach the columns that every token drives hard; with a text,
+    from both alike, as either alone serves worse. At eight bits and without a text there are none:
+    weighting gains nothing then that can be measured.
     """
+    if text is None and scheme == "q8":
+        return {}
+    windows = [random_windows(checkpoint.config.vocab)]
     if text is not None:
-        return read_windows(checkpoint, text)
-    return random_windows(checkpoint.config.vocab) if scheme == "q4" else None
+        windows.append(read_windows(checkpoint, text))
+    total: dict[str, Tensor] = {}
+    for ids in windows:
+        for leaf, squares in calibrate(checkpoint, ids).items():
+            relative = squares / squares.mean().clamp(min=1e-30)
+            total[leaf] = total[leaf] + relative if leaf in total else relative
+    return total
 
 
 def random_windows(vocab: int) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from hunyuan.checkpoint.calibrate import calibrate, calibration_ids
+from hunyuan.checkpoint.calibrate import importance
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_json
 from hunyuan.checkpoint.gguf_config import architecture_for
 from hunyuan.checkpoint.hf_config import check_expressible
@@ -101,7 +101,7 @@ def convert(
 
     ``dtype`` None keeps the stored float types and turns quantised tensors into bfloat16.
     ``quantize`` makes the matrices blocks, their errors weighted by what multiplies them over the
-    text ``calibration`` (`calibration_ids`). ``progress`` is called with parameters written and in
+    text ``calibration`` (`hunyuan.checkpoint.calibrate`). ``progress`` is called with parameters written and in
     all. With ``verify`` the logits are compared and returned, and a target that differs is not
     kept.
 
@@ -117,12 +117,11 @@ def convert(
         check_expressible(checkpoint.family, checkpoint.config)
     shapes = leaves(checkpoint.config)
     types: dict[str, StoredType] = {leaf: _target_dtype(checkpoint, leaf, dtype) for leaf in shapes}
-    importance: Mapping[str, torch.Tensor] = {}
+    weights: Mapping[str, torch.Tensor] = {}
     if quantize is not None:
         types |= {leaf: torch.float32 for leaf in shapes if is_router(leaf)}
         types |= block_types(checkpoint.config, quantize)
-        if (ids := calibration_ids(checkpoint, quantize, calibration)) is not None:
-            importance = calibrate(checkpoint, ids)
+        weights = importance(checkpoint, quantize, calibration)
     require_free_space(target, sum(_nbytes(shapes[leaf], kind) for leaf, kind in types.items()))
     total = checkpoint.config.total_parameters
     done = 0
@@ -130,7 +129,7 @@ def convert(
     def read(leaf: str, kind: StoredType) -> torch.Tensor:
         nonlocal done
         if isinstance(kind, GGMLType):
-            tensor = read_quantized(checkpoint, leaf, kind, importance.get(leaf))
+            tensor = read_quantized(checkpoint, leaf, kind, weights.get(leaf))
         else:
             tensor = checkpoint.read(leaf, kind)
         done += prod(shapes[leaf])

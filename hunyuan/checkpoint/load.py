@@ -89,10 +89,28 @@ def why_not_packed(checkpoint: Checkpoint) -> str | None:
     for leaf, shape in leaves(config).items():
         if len(shape) == 1:
             continue
-        kind = checkpoint.stored_type(leaf)
+        kind = _packed_type(checkpoint, leaf)
         if not packable(kind, shape[1]):
             return f"native kernels: {leaf} is {kind.name} with rows of {shape[1]}"
     return None
+
+
+def packed_sizes(checkpoint: Checkpoint) -> dict[str, int]:
+    """Bytes of every leaf as the kernels hold it."""
+    sizes = {}
+    for leaf, shape in leaves(checkpoint.config).items():
+        if leaf.endswith(".key_layernorm.weight"):
+            continue  # folded into the query's
+        if len(shape) == 1:
+            sizes[leaf] = 4 * shape[0]
+        else:
+            sizes[leaf] = packed_bytes(_packed_type(checkpoint, leaf), *shape)
+    return sizes
+
+
+def _packed_type(checkpoint: Checkpoint, leaf: str) -> GGMLType:
+    """As stored, but for the router, which is float32 in every model."""
+    return GGMLType.F32 if leaf.endswith(".gate.wg.weight") else checkpoint.stored_type(leaf)
 
 
 def pack_checkpoint(
@@ -106,13 +124,8 @@ def pack_checkpoint(
         )
     shapes = leaves(checkpoint.config)
     total = checkpoint.config.total_parameters
-    needed = sum(
-        packed_bytes(checkpoint.stored_type(leaf), *shape)
-        for leaf, shape in shapes.items()
-        if len(shape) == 2
-    )
     require_memory(
-        needed,
+        sum(packed_sizes(checkpoint).values()),
         (f"{checkpoint.path}", f"载入 {checkpoint.path} "),
         ("choose a smaller model", "请选择更小的模型"),
     )
@@ -122,11 +135,10 @@ def pack_checkpoint(
     for leaf, shape in shapes.items():
         if len(shape) == 1:
             weights[leaf] = checkpoint.read(leaf)
-        elif leaf.endswith(".gate.wg.weight"):  # the router, float32 in every model
-            router = checkpoint.read(leaf).view(torch.uint8)
-            weights[leaf] = pack(GGMLType.F32, router, arena)
-        else:
+        elif _packed_type(checkpoint, leaf) == checkpoint.stored_type(leaf):
             weights[leaf] = pack(*checkpoint.read_stored(leaf), arena)
+        else:
+            weights[leaf] = pack(GGMLType.F32, checkpoint.read(leaf).view(torch.uint8), arena)
         done += prod(shape)
         if progress is not None:
             progress(done, total)

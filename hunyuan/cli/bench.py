@@ -158,6 +158,7 @@ def _measured(
 
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
+    from hunyuan.checkpoint.load import packed_sizes
     from hunyuan.engine import machine, measure
     from hunyuan.engine.cache import block_bytes
     from hunyuan.native.library import BLOCK_TOKENS
@@ -184,7 +185,7 @@ def _measured(
 
     config = engine.model.config
     if isinstance(engine.model, NativeTransformer):
-        weights = measure.stored_bytes(open_checkpoint(locate(name)))
+        weights = packed_sizes(open_checkpoint(locate(name)))
     else:
         weights = measure.live_bytes(engine.model)
     limits = {

@@ -29,8 +29,8 @@ from hunyuan.errors import UsageError, language
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="With --quantize: a text file; what the model makes of it decides which errors matter "
-    "(without: random tokens).",
+    help="With --quantize: a text file; what the model makes of it (and of random tokens) "
+    "decides which errors matter.",
 )
 @click.option("--verify", is_flag=True, help="Compare the logits of both at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -44,6 +44,7 @@ def _facts() -> dict[str, Any]:
 
     from hunyuan.catalogue.store import installed, store
     from hunyuan.checkpoint.load import dtype_name, fastest_dtype
+    from hunyuan.engine.machine import processor
     from hunyuan.memory import available_memory
 
     return {
@@ -52,7 +53,7 @@ def _facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": torch.__version__,
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "processor": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} processors",
         "kernels": _kernels(),
         "fastest_dtype": dtype_name(fastest_dtype()),
@@ -69,17 +70,6 @@ def _kernels() -> str:
 
     reason = unavailable()
     return f"none, torch computes everything ({reason})" if reason else isa()
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux: the platform module's answer stands
-    return platform.processor() or "unknown"
 
 
 def _outcome(check: Callable[[], str | None]) -> str | None:

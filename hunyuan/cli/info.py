@@ -60,9 +60,12 @@ def _facts(model: str) -> dict[str, Any]:
         )
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
+    from hunyuan.checkpoint.load import packed_sizes, why_not_packed
 
     checkpoint = open_checkpoint(locate(model))
     facts = {"model": model, "family": checkpoint.family} | _of_config(checkpoint.config)
+    if why_not_packed(checkpoint) is None:
+        facts["memory"] = {"stored": sum(packed_sizes(checkpoint).values())} | facts["memory"]
     return facts | {"licence": _licence(model, checkpoint.path, checkpoint.gguf)}
 
 

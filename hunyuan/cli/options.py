@@ -1,12 +1,13 @@
 """What several verbs ask for in the same words."""
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hunyuan.cli.progress import ProgressLine
-from hunyuan.errors import language
+from hunyuan.errors import UsageError, language
 
 if TYPE_CHECKING:
     from hunyuan.engine.engine import Engine
@@ -65,6 +66,7 @@ def load_engine(
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
     from hunyuan.checkpoint.load import (
+        DTYPES,
         load_checkpoint,
         pack_checkpoint,
         parse_dtype,
@@ -73,19 +75,38 @@ def load_engine(
     )
     from hunyuan.engine.engine import Engine
     from hunyuan.model.transformer import Transformer
+    from hunyuan.native.library import isa
     from hunyuan.native.transformer import NativeTransformer
 
+    if dtype not in ("auto", "stored", *DTYPES):
+        raise UsageError(
+            f"dtype {dtype!r} is unknown; use auto, stored, {', '.join(DTYPES)}",
+            f"未知的 dtype {dtype!r}；请使用 auto、stored、{'、'.join(DTYPES)}",
+        )
     checkpoint = open_checkpoint(locate(model))
     tokenizer = tokenizer_of(checkpoint)
     label = "载入" if language() == "zh" else "loading"
     line = ProgressLine(f"{label} {checkpoint.path.name}", unit="parameters")
     live: Transformer | NativeTransformer
-    if dtype == "stored" or (dtype == "auto" and why_not_packed(checkpoint) is None):
+    reason = why_not_packed(checkpoint) if dtype == "auto" else None
+    if reason:
+        _note(f"{reason}; torch computes instead", f"{reason}；改由 torch 计算")
+    if dtype == "stored" or (dtype == "auto" and reason is None):
+        if isa() == "generic":
+            _note(
+                "no AVX2 or AVX-512: the portable kernels run, several times slower",
+                "没有 AVX2 或 AVX-512：使用可移植内核，速度慢数倍",
+            )
         live = pack_checkpoint(checkpoint, progress=line.update)
     else:
         live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
     line.close()
     return Engine(live, tokenizer, context=context, max_sequences=max_sequences, kv_dtype=kv_dtype)
+
+
+def _note(en: str, zh: str) -> None:
+    """Say once what is slower than it could be."""
+    print(f"注意：{zh}" if language() == "zh" else f"note: {en}", file=sys.stderr)
 
 
 def chosen(**options: Any) -> dict[str, Any]:

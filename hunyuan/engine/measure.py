@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from random import Random
 from statistics import median
 
-from hunyuan.checkpoint.checkpoint import Checkpoint
 from hunyuan.checkpoint.leaves import expert_leaf, leaves
 from hunyuan.checkpoint.load import leaf_of
 from hunyuan.engine.engine import Engine
 from hunyuan.engine.request import Completion, SamplingParams
 from hunyuan.errors import DoesNotFitError
-from hunyuan.formats.gguf import GGMLType
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.transformer import Transformer
-from hunyuan.native.matrix import packed_bytes
 
 
 @dataclass(frozen=True)
@@ -109,21 +106,6 @@ def _together(engine: Engine, prompts: Iterable[list[int]], steps: int) -> float
             f"（{engine.context}）；请减小 batch 或加大 context",
         )
     return tokens / seconds
-
-
-def stored_bytes(checkpoint: Checkpoint) -> dict[str, int]:
-    """Bytes of every leaf as the kernels hold it."""
-    sizes = {}
-    for leaf, shape in leaves(checkpoint.config).items():
-        if leaf.endswith(".key_layernorm.weight"):
-            continue  # folded into the query's
-        if len(shape) == 1:
-            sizes[leaf] = 4 * shape[0]
-        elif leaf.endswith(".gate.wg.weight"):  # the router, float32 in every model
-            sizes[leaf] = packed_bytes(GGMLType.F32, *shape)
-        else:
-            sizes[leaf] = packed_bytes(checkpoint.stored_type(leaf), *shape)
-    return sizes
 
 
 def live_bytes(model: Transformer) -> dict[str, int]:

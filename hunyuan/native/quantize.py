@@ -1,6 +1,6 @@
 """Floats to ggml blocks with searched scales: the compiled quantiser, on all cores.
 
-`src/quantize.cpp` says how the scales are found. Cost: 20 to 70 ns per weight and core.
+`src/quantize.cpp` says how the scales are found. Cost: 30 to 80 ns per weight and core.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -11,7 +11,7 @@
 // A matrix that already is of the type comes back as it was (if some group uses its whole range).
 //
 // Four groups are searched side by side, one per vector lane, in the vectors that every processor
-// of the architecture has. About 50 ns per weight and core for Q4_K.
+// of the architecture has. On a server core of 2023, 30 ns a weight for blocks of 32 and 80 for Q4_K.
 #include <cmath>
 #include <new>
 
