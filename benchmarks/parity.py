@@ -67,6 +67,7 @@ CHINESE = [
 ]
 # SmolLM2 does not speak Chinese.
 PROMPTS = {True: ENGLISH + CHINESE, False: ENGLISH + MORE_ENGLISH}
+RESULTS = Path(__file__).parent / "results"
 ANSWER_TOKENS = 32
 WINDOW = 512
 
@@ -107,15 +108,21 @@ def greedy(name: str, folder: Path, chinese: bool) -> dict[str, Any]:
 
 
 def likelihood(name: str, folder: Path, text: str, windows: int | None) -> dict[str, float | int]:
-    """Mean log-likelihood per token of both sides, in nats."""
+    """Mean log-likelihood per token of both sides, in nats.
+
+    Takes over an hour for a model of half a billion parameters on two cores, so sums so far are
+    kept in a file beside the result, and a run that was interrupted goes on from there.
+    """
     ids = torch.tensor(hunyuan.load_tokenizer(name).encode(text))
     count = min(len(ids) // WINDOW, windows or len(ids))
     batch = ids[: count * WINDOW].view(count, WINDOW)
+    kept = RESULTS / f"parity-{name}.partial"
     ours = hunyuan.load_model(name)
-    mean_ours, seconds_ours = _mean(ours, batch)
+    mean_ours, seconds_ours = _mean(ours, batch, kept, "ours")
     del ours
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    mean_theirs, seconds_theirs = _mean(lambda x: theirs(x).logits, batch)
+    mean_theirs, seconds_theirs = _mean(lambda x: theirs(x).logits, batch, kept, "transformers")
+    kept.unlink(missing_ok=True)
     return {
         "tokens": batch.numel(),
         "whole_set": count == len(ids) // WINDOW,
@@ -128,14 +135,22 @@ def likelihood(name: str, folder: Path, text: str, windows: int | None) -> dict[
 
 
 def _mean(
-    logits: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor
+    logits: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, kept: Path, side: str
 ) -> tuple[float, float]:
-    total, begin = 0.0, time.monotonic()
-    for window in batch:
+    """Mean over all windows, and the seconds they took; ``kept`` holds the sums so far."""
+    sums = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    so_far = sums.setdefault(side, {"windows": 0, "total": 0.0, "seconds": 0.0})
+    for window in batch[so_far["windows"] :]:
+        begin = time.monotonic()
         with torch.inference_mode():
             scores = logits(window[None])[0, :-1].log_softmax(-1)
-            total += float(scores.gather(1, window[1:, None]).double().sum())
-    return total / (len(batch) * (WINDOW - 1)), time.monotonic() - begin
+            so_far["total"] += float(scores.gather(1, window[1:, None]).double().sum())
+        so_far["windows"] += 1
+        so_far["seconds"] += time.monotonic() - begin
+        if so_far["windows"] % 8 == 0:
+            kept.write_text(json.dumps(sums), encoding="utf-8")
+    kept.write_text(json.dumps(sums), encoding="utf-8")
+    return so_far["total"] / (len(batch) * (WINDOW - 1)), so_far["seconds"]
 
 
 def main() -> None:
@@ -166,7 +181,7 @@ def main() -> None:
                 result["wikitext2"] = likelihood(name, folder, text, options.windows)
         finally:
             shutil.rmtree(scratch)
-        path = Path(__file__).parent / "results" / f"parity-{name}.json"
+        path = RESULTS / f"parity-{name}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         greedy_part = result["greedy"]
         print(f"{name}: {greedy_part['identical']} of {greedy_part['of']} texts identical")

@@ -2,7 +2,7 @@
 
     import hunyuan
 
-    model = hunyuan.load_model("qwen2.5-coder-0.5b-instruct")
+    model = hunyuan.load_packed("qwen2.5-coder-0.5b-instruct")
     tokenizer = hunyuan.load_tokenizer("qwen2.5-coder-0.5b-instruct")
     print(hunyuan.Engine(model, tokenizer).generate("1 + 1 =", max_tokens=8).text)
 
@@ -13,20 +13,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hunyuan.checkpoint.load import load_model, load_tokenizer
+    from hunyuan.checkpoint.load import load_model, load_packed, load_tokenizer
     from hunyuan.engine.engine import Engine
     from hunyuan.engine.request import SamplingParams
     from hunyuan.model.config import ModelConfig
 
 __version__ = "0.1.0"
 
-__all__ = ["Engine", "ModelConfig", "SamplingParams", "load_model", "load_tokenizer"]
+__all__ = [
+    "Engine",
+    "ModelConfig",
+    "SamplingParams",
+    "load_model",
+    "load_packed",
+    "load_tokenizer",
+]
 
 _HOMES = {
     "Engine": "hunyuan.engine.engine",
     "ModelConfig": "hunyuan.model.config",
     "SamplingParams": "hunyuan.engine.request",
     "load_model": "hunyuan.checkpoint.load",
+    "load_packed": "hunyuan.checkpoint.load",
     "load_tokenizer": "hunyuan.checkpoint.load",
 }
 

@@ -100,10 +100,10 @@ def convert(
     """Write ``source`` as a GGUF file (``target`` ends in .gguf) or a Hugging Face folder.
 
     ``dtype`` None keeps the stored float types and turns quantised tensors into bfloat16.
-    ``quantize`` makes the matrices blocks, their errors weighted by what multiplies them over the
-    text ``calibration`` (`hunyuan.checkpoint.calibrate`). ``progress`` is called with parameters written and in
-    all. With ``verify`` the logits are compared and returned, and a target that differs is not
-    kept.
+    ``quantize`` makes the matrices blocks, their errors weighted by what multiplies them
+    (`hunyuan.checkpoint.calibrate`), over the text ``calibration`` too. ``progress`` is called with
+    parameters written and in all. With ``verify`` the logits are compared and returned, and a
+    target that differs is not kept.
 
     Raises `UsageError` (target exists, text unreadable), `DoesNotFitError` (disk), `BadDataError`
     (source damaged, or not expressible in the target's format).
