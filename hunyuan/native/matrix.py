@@ -29,9 +29,12 @@ class Arena:
         """(nbytes,) uint8, unset, at a multiple of 64 bytes."""
         padded = -(-nbytes // 64) * 64
         if padded > len(self._free):
-            slab = mmap.mmap(-1, max(padded, _SLAB_BYTES))
-            if hasattr(mmap, "MADV_HUGEPAGE"):
+            size = max(padded, _SLAB_BYTES)
+            if hasattr(mmap, "MADV_HUGEPAGE"):  # a shared mapping, the default, gets none
+                slab = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
                 slab.madvise(mmap.MADV_HUGEPAGE)
+            else:
+                slab = mmap.mmap(-1, size)
             self._free = torch.frombuffer(slab, dtype=torch.uint8)
         taken, self._free = self._free[:nbytes], self._free[padded:]
         return taken

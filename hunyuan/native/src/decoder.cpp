@@ -152,6 +152,8 @@ struct Job {
   const Expert *expert;
   int64_t begin, count;
   bool shared;
+
+  int64_t down_blocks() const { return count > kTile ? kWide : 1; }  // per part of the product
 };
 
 float merge_scale(float maximum, float joint) { return std::exp(maximum - joint); }
@@ -288,7 +290,28 @@ struct hy_decoder {
   void route(const Layer &layer, int64_t tile, int64_t tokens);
   void list_jobs(const Layer &layer, int tokens);
   void run_experts(int thread);
+  void run_inner(const Job &job, int64_t item, int thread);
   void run_down(const Job &job, int64_t item, int thread);
+
+  // run(job, part) for the parts of every job, in runs of neighbours: parts(job) says how many
+  // there are, bytes(job) how much memory one reads.
+  template <class Parts, class Bytes, class Run>
+  void share_jobs(const Parts &parts, const Bytes &bytes, const Run &run) {
+    const auto length = [&](const Job &job) {
+      const int64_t fair = parts(job) / (team.size() * 2);
+      const int64_t most = job.count > kTile ? 1 : kItemBytes / bytes(job);
+      return std::max<int64_t>(1, std::min(fair, most));
+    };
+    const auto runs = [&](const Job &job) { return (parts(job) + length(job) - 1) / length(job); };
+    int64_t total = 0;
+    for (const Job &job : jobs) total += runs(job);
+    team.share(total, [&](int64_t item) {
+      const Job *job = jobs.data();
+      for (; item >= runs(*job); job++) item -= runs(*job);
+      const int64_t first = item * length(*job);
+      for (int64_t p = first; p < std::min(first + length(*job), parts(*job)); p++) run(*job, p);
+    });
+  }
   void add_outputs(const Layer &layer, int token);
 };
 
@@ -542,73 +565,64 @@ void hy_decoder::run_experts(int thread) {
     });
   }
   // Gate and up of 32 inner columns at a time: a whole group of the down product's input.
-  int64_t total = 0;
-  for (const Job &job : jobs) total += (job.expert->gate.rows + kGroup - 1) / kGroup;
-  team.share(total, [&](int64_t item) {
-    const Job *job = jobs.data();
-    for (;; job++) {
-      const int64_t groups = (job->expert->gate.rows + kGroup - 1) / kGroup;
-      if (item < groups) break;
-      item -= groups;
-    }
-    const Matrix &gate = job->expert->gate, &up = job->expert->up;
-    const Inputs &in = job->shared ? hidden : gathered;
-    Inputs &out = job->shared ? inner_shared : inner_routed;
-    // Gate blocks, then up blocks, each by token and row.
-    alignas(64) float both[kWide * kTile * kRows];
-    float *g = both, *u = both + 2 * kTile * kRows;
-    float group[kTile][kGroup];
-    const int64_t columns = std::min<int64_t>(kGroup, gate.rows - item * kGroup);
-    const int64_t first = 2 * item, last = std::min(first + 2, gate.blocks());
-    const bool wide = job->count > kTile && last - first == 2 && gate.quantised() &&
-                      gate.index == up.index;
-    WideGroup *scratch = nullptr;
-    if (wide) {
-      scratch = wide_scratch(thread, gate.columns);
-      for (int r = 0; r < 2; r++) {
-        kernels->widen[gate.index](gate.data + (first + r) * gate.stride, gate.columns, r, scratch);
-        kernels->widen[up.index](up.data + (first + r) * up.stride, up.columns, 2 + r, scratch);
-      }
-    }
-    for (int64_t t = 0; t < job->count; t += kTile) {
-      const int n = static_cast<int>(std::min<int64_t>(kTile, job->count - t));
-      const Tile tile = in.tile((job->begin + t) / kTile);
-      if (wide) kernels->wide_product[gate.index](scratch, tile, n, both);
-      for (int r = 0; r < last - first; r++) {
-        float *gr = g + r * kTile * kRows, *ur = u + r * kTile * kRows;
-        if (!wide) {
-          kernels->product[gate.index](gate.data + (first + r) * gate.stride, tile, n, gr);
-          kernels->product[up.index](up.data + (first + r) * up.stride, tile, n, ur);
-        }
-        kernels->silu_mul(gr, ur, n * kRows, gr);
-        for (int i = 0; i < n; i++)
-          std::memcpy(&group[i][r * kRows], gr + i * kRows, kRows * sizeof(float));
-      }
-      for (int i = 0; i < n; i++)
-        out.put(kernels, job->begin + t + i, item * kGroup, item * kGroup + columns, group[i]);
-    }
-  });
-
-  const auto items = [&](const Job &job) {
-    const int64_t size = job.count > kTile ? kWide : 1;
-    return (job.expert->down.blocks() + size - 1) / size;
-  };
-  total = 0;
-  for (const Job &job : jobs) total += items(job);
-  team.share(total, [&](int64_t item) {
-    const Job *job = jobs.data();
-    for (; item >= items(*job); job++) item -= items(*job);
-    run_down(*job, item, thread);
-  });
+  share_jobs(
+      [](const Job &job) { return (job.expert->gate.rows + kGroup - 1) / kGroup; },
+      [](const Job &job) { return 4 * job.expert->gate.stride; },
+      [&](const Job &job, int64_t group) { run_inner(job, group, thread); });
+  // Down: four blocks of rows at a time for many tokens, one for few.
+  share_jobs([](const Job &job) { return (job.expert->down.blocks() + job.down_blocks() - 1) /
+                                         job.down_blocks(); },
+             [](const Job &job) { return job.expert->down.stride; },
+             [&](const Job &job, int64_t part) { run_down(job, part, thread); });
 }
 
-// One item of an expert's down product: four blocks of rows for many tokens, one for few.
+// Gate, up and silu of 32 inner columns.
+void hy_decoder::run_inner(const Job &job, int64_t item, int thread) {
+  const Matrix &gate = job.expert->gate, &up = job.expert->up;
+  const Inputs &in = job.shared ? hidden : gathered;
+  Inputs &out = job.shared ? inner_shared : inner_routed;
+  // Gate blocks, then up blocks, each by token and row.
+  alignas(64) float both[kWide * kTile * kRows];
+  float *g = both, *u = both + 2 * kTile * kRows;
+  float group[kTile][kGroup];
+  const int64_t columns = std::min<int64_t>(kGroup, gate.rows - item * kGroup);
+  const int64_t first = 2 * item, last = std::min(first + 2, gate.blocks());
+  const bool wide =
+      job.count > kTile && last - first == 2 && gate.quantised() && gate.index == up.index;
+  WideGroup *scratch = nullptr;
+  if (wide) {
+    scratch = wide_scratch(thread, gate.columns);
+    for (int r = 0; r < 2; r++) {
+      kernels->widen[gate.index](gate.data + (first + r) * gate.stride, gate.columns, r, scratch);
+      kernels->widen[up.index](up.data + (first + r) * up.stride, up.columns, 2 + r, scratch);
+    }
+  }
+  for (int64_t t = 0; t < job.count; t += kTile) {
+    const int n = static_cast<int>(std::min<int64_t>(kTile, job.count - t));
+    const Tile tile = in.tile((job.begin + t) / kTile);
+    if (wide) kernels->wide_product[gate.index](scratch, tile, n, both);
+    for (int r = 0; r < last - first; r++) {
+      float *gr = g + r * kTile * kRows, *ur = u + r * kTile * kRows;
+      if (!wide) {
+        kernels->product[gate.index](gate.data + (first + r) * gate.stride, tile, n, gr);
+        kernels->product[up.index](up.data + (first + r) * up.stride, tile, n, ur);
+      }
+      kernels->silu_mul(gr, ur, n * kRows, gr);
+      for (int i = 0; i < n; i++)
+        std::memcpy(&group[i][r * kRows], gr + i * kRows, kRows * sizeof(float));
+    }
+    for (int i = 0; i < n; i++)
+      out.put(kernels, job.begin + t + i, item * kGroup, item * kGroup + columns, group[i]);
+  }
+}
+
+// One part of an expert's down product.
 void hy_decoder::run_down(const Job &job, int64_t item, int thread) {
   const Matrix &down = job.expert->down;
   const Inputs &in = job.shared ? inner_shared : inner_routed;
   float *to = job.shared ? out_shared.data() : out_routed.data();
-  const int64_t size = job.count > kTile ? kWide : 1;
-  const int64_t first = item * size, last = std::min(first + size, down.blocks());
+  const int64_t size = job.down_blocks(), first = item * size;
+  const int64_t last = std::min(first + size, down.blocks());
   const bool wide = last - first == kWide && down.quantised();
   WideGroup *scratch = nullptr;
   if (wide) {
