@@ -79,7 +79,7 @@ class Engine:
         context: int | None = None,
         max_sequences: int = 8,
         prefill_chunk: int = 512,
-        shared_chunk: int = 32,
+        shared_chunk: int = 16,
         kv_dtype: str = "auto",
         cache_tokens: int | None = None,
     ) -> None:
