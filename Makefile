@@ -35,7 +35,7 @@ fix: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info hunyuan/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: 3.11 or newer is needed; \
@@ -45,14 +45,18 @@ $(BIN)/python:
 	@echo "making $(VENV) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(VENV)
 
+SOURCES := pyproject.toml setup.py $(wildcard hunyuan/native/src/*)
+
 # torch first, with the user's own options, so that nothing else decides which build is taken.
-$(VENV)/run.stamp: $(BIN)/python pyproject.toml setup.py
+$(VENV)/run.stamp: $(BIN)/python $(SOURCES)
 	@echo "installing $(firstword $(TORCH)) and the project (some minutes the first time) ..."
 	@$(PIP) install $(TORCH)
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/test.stamp: $(VENV)/run.stamp
-	@echo "installing what the tests need ..."
+# One installation with what the tests need, so that the kernels are compiled once.
+$(VENV)/test.stamp: $(BIN)/python $(SOURCES)
+	@echo "installing $(firstword $(TORCH)), the project and what its tests need ..."
+	@$(PIP) install $(TORCH)
 	@$(PIP) install --editable '.[dev]'
-	@touch $@
+	@touch $(VENV)/run.stamp $@

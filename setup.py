@@ -8,6 +8,7 @@ runs on torch alone (``hunyuan doctor`` says so).
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -37,15 +38,18 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile and link one library."""
-        objects = []
-        for source in ext.sources:
+
+        def compiled(source: str) -> list[str]:
             extra = FLAGS.get(Path(source).stem, []) if X86 else []
-            objects += self.compiler.compile(
+            return self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 depends=ext.depends,
                 extra_postargs=[*COMMON, *extra],
             )
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = [name for names in pool.map(compiled, ext.sources) for name in names]
         self.compiler.link_shared_object(
             objects, self.get_ext_fullpath(ext.name), libraries=["pthread"], target_lang="c++"
         )
