@@ -9,6 +9,7 @@ from hunyuan.files import human_bytes
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+_CGROUP_STAT = Path("/sys/fs/cgroup/memory.stat")
 
 
 def available_memory() -> int:
@@ -17,10 +18,21 @@ def available_memory() -> int:
     try:
         limit = _CGROUP_LIMIT.read_text().strip()
         if limit != "max":
-            free = min(free, int(limit) - int(_CGROUP_USED.read_text()))
+            # What is in use includes file pages, which the system gives back when asked.
+            used = int(_CGROUP_USED.read_text()) - _reclaimable()
+            free = max(0, min(free, int(limit) - used))
     except OSError:
         pass  # not Linux, or no cgroup v2: the machine's own figure stands
     return free
+
+
+def _reclaimable() -> int:
+    """Bytes of file pages that nobody has used lately, of this container."""
+    for line in _CGROUP_STAT.read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            return int(value)
+    return 0
 
 
 def require_memory(needed: int, what: tuple[str, str], remedy: tuple[str, str]) -> None:

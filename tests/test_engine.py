@@ -1,6 +1,7 @@
 """The engine: batched = alone, chunked = whole, streamed = joined; limits, stops, cancellation."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -277,6 +278,8 @@ def test_requests_share_one_cache(random_model: MakeModel, byte_tokenizer: Token
     assert Engine(random_model(), byte_tokenizer, cache_tokens=640).cache.k.shape[1] == 20
     with pytest.raises(UsageError, match="cache_tokens=64: must be at least the context of 100"):
         Engine(random_model(), byte_tokenizer, context=100, cache_tokens=64)
+    with pytest.raises(UsageError, match="cache_tokens=-5: must be at least"):
+        Engine(random_model(), byte_tokenizer, cache_tokens=-5)
 
 
 def test_unknown_kv_dtypes_are_named(random_model: MakeModel, byte_tokenizer: Tokenizer) -> None:
@@ -651,12 +654,23 @@ def test_a_failing_draw_ends_its_request_and_no_other(
         return choose_token(logits, request, generator)
 
     monkeypatch.setattr("hunyuan.engine.engine.choose_token", fails_once)
-    with pytest.raises(RuntimeError, match="no draw"):
-        engine.step()
+    ended = [(r, c.finish_reason) for r, c in engine.step() if c.finish_reason]
+    assert ended == [(requests[1], "cancelled")]
     while engine.busy:
         engine.step()
-    assert requests[1].finish_reason == "cancelled"
+    with pytest.raises(RuntimeError, match="no draw"):
+        requests[1].completion()
     assert [tuple(requests[i].generated) for i in (0, 2)] == [expected[0], expected[2]]
+
+
+def test_threads_may_share_an_engine(engine: Engine) -> None:
+    """Each gets its own answers, whoever runs the steps."""
+    prompts = ["abc", "defg", "hijkl", "m" * 40]
+    expected = [engine.generate(p, GREEDY).tokens for p in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda p: engine.generate(p, GREEDY).tokens, prompts * 3))
+    assert found == expected * 3
+    assert (engine.running, engine.waiting) == (0, 0)
 
 
 def test_damaged_weights_are_named(engine: Engine) -> None:

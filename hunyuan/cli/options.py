@@ -92,12 +92,12 @@ def load_engine(
     if reason:
         _note(f"{reason}; torch computes instead", f"{reason}；改由 torch 计算")
     if dtype == "stored" or (dtype == "auto" and reason is None):
+        live = pack_checkpoint(checkpoint, progress=line.update)
         if isa() == "generic":
             _note(
                 "no AVX2 or AVX-512: the portable kernels run, several times slower",
                 "没有 AVX2 或 AVX-512：使用可移植内核，速度慢数倍",
             )
-        live = pack_checkpoint(checkpoint, progress=line.update)
     else:
         live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
     line.close()

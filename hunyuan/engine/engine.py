@@ -1,9 +1,10 @@
 """The engine: schedule -> run the model -> choose tokens -> publish text.
 
-One thread calls `step`; requests are submitted and cancelled between steps. Serving is always
-dropless: with a capacity, one user's answer would depend on another's tokens.
+A lock lets one thread at a time submit, step or drop. Serving is always dropless: with a capacity,
+one user's answer would depend on another's tokens.
 """
 
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,8 @@ class ChunkStream:
     def __next__(self) -> Chunk:
         while not self._chunks:
             if self._request.finish_reason is not None:
+                if self._request.error is not None:
+                    raise self._request.error
                 raise StopIteration
             self._engine.step()
         return self._chunks.popleft()
@@ -123,6 +126,8 @@ class Engine:
             prefill_chunk=prefill_chunk,
             shared_chunk=shared_chunk,
         )
+        self._lock = threading.RLock()
+        self._stepping = False
         self._texts: dict[Request, TextStream] = {}
         self._generators: dict[Request, torch.Generator] = {}
         never = torch.zeros(config.vocab)
@@ -139,26 +144,27 @@ class Engine:
                 f"context={context} exceeds the {config.context} tokens this model was made for",
                 f"context={context} 超过该模型支持的 {config.context} 个词元",
             )
+        if tokens is not None and tokens < max(2, context or 2):
+            raise UsageError(
+                f"cache_tokens={tokens}: must be at least the context of {context or 2}",
+                f"cache_tokens={tokens}：必须不小于 context（{context or 2}）",
+            )
         per_block = block_bytes(config, dtype)
         fits = int(available_memory() * 0.9) // per_block * BLOCK_TOKENS
         needed = tokens or context or BLOCK_TOKENS
         require_memory(
-            -(-needed // BLOCK_TOKENS) * per_block * 10 // 9,
+            _whole_blocks(needed) * per_block * 10 // 9,
             (f"a cache of {needed} tokens", f"{needed} 个词元的缓存"),
             (
                 f"the largest that fits is {fits}; lower the context or choose a smaller kv_dtype",
                 f"可容纳的最大值为 {fits}；请减小 context 或选择更小的 kv_dtype",
             ),
         )
-        if tokens is not None and context is not None and tokens < context:
-            raise UsageError(
-                f"cache_tokens={tokens}: must be at least the context of {context}",
-                f"cache_tokens={tokens}：必须不小于 context（{context}）",
-            )
-        longest = min(config.context, tokens or fits)
-        self.context = context or longest
-        room = tokens or min(fits, sequences * _whole_blocks(self.context) * BLOCK_TOKENS)
-        return max(_whole_blocks(self.context), room // BLOCK_TOKENS)
+        self.context = context or min(config.context, tokens or fits)
+        blocks = _whole_blocks(self.context)
+        if tokens is not None:
+            return max(blocks, _whole_blocks(tokens))
+        return max(blocks, min(fits // BLOCK_TOKENS, sequences * blocks))
 
     # ------------------------------------------------------------ requests
 
@@ -198,9 +204,13 @@ class Engine:
                 f"上下文只有 {self.context}；请缩短提示、减小 max_tokens 或加大上下文",
             )
         request = Request(ids, params, limit=params.max_tokens or self.context - len(ids))
-        self._texts[request] = TextStream(
-            self.tokenizer, params.stop, after_text=not _is_conversation(prompt)
-        )
+        with self._lock:
+            self._queue(request, after_text=not _is_conversation(prompt))
+        return request
+
+    def _queue(self, request: Request, *, after_text: bool) -> None:
+        params = request.params
+        self._texts[request] = TextStream(self.tokenizer, params.stop, after_text=after_text)
         generator = torch.Generator()
         if params.seed is None:
             generator.seed()
@@ -208,7 +218,6 @@ class Engine:
             generator.manual_seed(params.seed)
         self._generators[request] = generator
         self._scheduler.add(request)
-        return request
 
     def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any
@@ -239,9 +248,15 @@ class Engine:
         return ChunkStream(self, self.submit(prompt, _with(params, overrides)))
 
     def drop(self, request: Request) -> None:
-        """Give a request up at once; harmless if it has ended. For the thread that steps."""
-        if request.finish_reason is None:
-            self._end(request, "cancelled")
+        """Give a request up at once; harmless if it has ended.
+
+        Within a step, where only a garbage collector can call it, at the next one.
+        """
+        with self._lock:
+            if self._stepping:
+                request.cancel()
+            elif request.finish_reason is None:
+                self._end(request, "cancelled")
 
     # ------------------------------------------------------------ the step
 
@@ -260,17 +275,30 @@ class Engine:
         """Requests that wait for a place."""
         return self._scheduler.waiting
 
-    @torch.inference_mode()
     def step(self) -> list[tuple[Request, Chunk]]:
         """Run one batch of tokens and return what each request gained.
 
-        If choosing a token raises, the request it was for ends and the error goes on to the
-        caller; the others are as if the step had not been, and the next one runs them again.
+        If choosing a token fails, the request it was for ends with the error and no other suffers.
         """
-        events = []
+        with self._lock:
+            self._stepping = True
+            try:
+                return self._step()
+            finally:
+                self._stepping = False
+
+    @torch.inference_mode()
+    def _step(self) -> list[tuple[Request, Chunk]]:
+        events: list[tuple[Request, Chunk]] = []
+
+        def publish(request: Request, chunk: Chunk) -> None:
+            events.append((request, chunk))
+            if request.outbox is not None:
+                request.outbox.append(chunk)
+
         for request in self._scheduler.cancelled():
             self._end(request, "cancelled")
-            events.append((request, Chunk("", None, finish_reason="cancelled")))
+            publish(request, Chunk("", None, finish_reason="cancelled"))
         segments = self._scheduler.plan()
         if segments:
             logits = iter(self._run(segments))
@@ -278,12 +306,8 @@ class Engine:
                 request, computed = segment.request, segment.start + segment.count
                 self._scheduler.ran(request, computed)
                 if segment.samples:
-                    chunk = self._advance(request, next(logits))
-                    events.append((request, chunk))
+                    publish(request, self._advance(request, next(logits)))
                 request.cached = computed
-        for request, chunk in events:
-            if request.outbox is not None:
-                request.outbox.append(chunk)
         return events
 
     def _run(self, segments: list[Segment]) -> torch.Tensor:
@@ -310,9 +334,10 @@ class Engine:
         """Choose the next token and find out whether the answer ends with it."""
         try:
             token, logprob = choose_token(logits, request, self._generators[request])
-        except BaseException:
+        except Exception as error:
+            request.error = error
             self._end(request, "cancelled")
-            raise
+            return Chunk("", None, finish_reason="cancelled")
         request.stamp_token()
         params = request.params
         own_stop = token in self.tokenizer.stop_ids and not params.ignore_eos

@@ -175,6 +175,8 @@ class Request:
         """Of those, tokens that an earlier request had computed."""
         self.text = ""
         self.finish_reason: FinishReason | None = None
+        self.error: Exception | None = None
+        """Why the engine gave the request up, if it had to."""
         self.cancelled = False
         self.outbox: deque[Chunk] | None = None
         """Where the engine puts the chunks of a streamed answer."""
@@ -188,7 +190,7 @@ class Request:
         length = len(self.prompt)
         if start >= length:  # the answer's tokens, one a step: no copy of a long prompt for each
             return self.generated[start - length : start - length + count]
-        return (self.prompt[start:] + self.generated)[:count]
+        return (self.prompt[start : start + count] + self.generated)[:count]
 
     @property
     def pending(self) -> int:
@@ -211,8 +213,10 @@ class Request:
         self.cancelled = True
 
     def completion(self) -> Completion:
-        """The finished answer."""
+        """The finished answer; raises the error that ended it, if one did."""
         assert self.finish_reason is not None, "the request is still running"
+        if self.error is not None:
+            raise self.error
         started = self.started or self.submitted
         first = self.first_token or started
         decode = (self.last_token or first) - first

@@ -48,6 +48,8 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._running: dict[Request, Table] = {}
         self._turns: deque[Request] = deque()
+        # Who found no room at how many free blocks: a long prompt is not looked up every step.
+        self._refused: tuple[Request, int] | None = None
 
     @property
     def waiting(self) -> int:
@@ -81,12 +83,10 @@ class Scheduler:
         for request in [r for r in self._running if not _prefilling(r)]:
             if request in self._running and self._make_room(request, 1):
                 segments.append(self._segment(request, 1))
+        chunk = self._chunk(self._shared_chunk if segments else self._prefill_chunk)
         # Making room may have put back a request that was planned before.
         segments = [s for s in segments if s.request in self._running]
-        if chunk := self._chunk(self._shared_chunk if segments else self._prefill_chunk):
-            segments = [s for s in segments if s.request in self._running]
-            segments.append(chunk)
-        return segments
+        return [*segments, chunk] if chunk else segments
 
     def ran(self, request: Request, computed: int) -> None:
         """Note that ``computed`` tokens of a running request are in the cache."""
@@ -97,20 +97,27 @@ class Scheduler:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._max_sequences:
             request = self._waiting[0]
+            if self._refused == (request, self._pool.free):
+                return
             known = len(request.prompt) + len(request.generated)
             table = self._pool.open(request.known(0, known))
             # Room for what is known, or a request would come and go without end.
-            if self._running and not self._pool.extend(table, known + 1):
+            if not self._pool.extend(table, known + 1):
                 self._pool.close(table)
+                self._refused = (request, self._pool.free)
                 return
             self._waiting.popleft()
             self._running[request] = table
             self._turns.append(request)
-            request.reused = request.cached = table.known_tokens
+            request.cached = table.known_tokens
+            if request.started is None:
+                request.reused = request.cached
 
     def _chunk(self, limit: int) -> Segment | None:
         """A piece of the prompt whose turn it is."""
         for request in list(self._turns):
+            if request not in self._running:
+                continue  # gave way a moment ago
             if not _prefilling(request):
                 self._turns.remove(request)
                 continue

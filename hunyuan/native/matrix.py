@@ -2,13 +2,14 @@
 
 import mmap
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hunyuan.formats.gguf import BLOCK, GGMLType
-from hunyuan.native.library import library
+from hunyuan.native.library import isa, library
 
 # Rows per packing task; a multiple of the 16 rows of a block.
 _PACK_ROWS = 1024
@@ -32,7 +33,8 @@ class Arena:
             size = max(padded, _SLAB_BYTES)
             if hasattr(mmap, "MADV_HUGEPAGE"):  # a shared mapping, the default, gets none
                 slab = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                slab.madvise(mmap.MADV_HUGEPAGE)
+                with suppress(OSError):  # a kernel without them
+                    slab.madvise(mmap.MADV_HUGEPAGE)
             else:
                 slab = mmap.mmap(-1, size)
             self._free = torch.frombuffer(slab, dtype=torch.uint8)
@@ -62,6 +64,7 @@ class PackedMatrix:
 
         Quantised weights meet activations of eight bits, in groups of 32 with a scale each.
         """
+        isa()  # one that cannot run here is an error, not a crash
         x = x.contiguous()
         assert x.dtype == torch.float32, x.dtype
         assert x.shape[1] == self.columns, x.shape

@@ -6,16 +6,18 @@ oracle, and what trains.
 """
 
 import ctypes
+import os
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from hunyuan.errors import HunyuanError
 from hunyuan.formats.gguf import GGMLType
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.rope import inverse_frequencies
-from hunyuan.native.library import Cache, KVType, Role, Shape, Step, library
+from hunyuan.native.library import Cache, KVType, Role, Shape, Step, isa, library
 from hunyuan.native.matrix import PackedMatrix
 
 Weight = PackedMatrix | Tensor
@@ -57,6 +59,8 @@ class NativeTransformer:
         self.config = config
         self.threads = threads or torch.get_num_threads()
         self._kernels = library()
+        isa()  # one that cannot run here is an error, not a crash
+        self._process = os.getpid()
         self._inverse = inverse_frequencies(config.rope, config.head_dim).contiguous()
         shape = Shape(
             vocab=config.vocab,
@@ -94,7 +98,7 @@ class NativeTransformer:
         self._kernels.hy_decoder_set(self._decoder, role, layer, expert, *description)
 
     def __del__(self) -> None:
-        if decoder := getattr(self, "_decoder", None):
+        if (decoder := getattr(self, "_decoder", None)) and os.getpid() == self._process:
             self._kernels.hy_decoder_free(decoder)
 
     @property
@@ -137,6 +141,11 @@ class NativeTransformer:
         logits: Tensor | None,
         hidden: Tensor | None,
     ) -> None:
+        if os.getpid() != self._process:
+            raise HunyuanError(
+                "a loaded model does not survive fork(): load it in the process that uses it",
+                "已载入的模型不能跨 fork() 使用：请在使用它的进程中载入",
+            )
         step = Step(
             ids=ids.data_ptr(),
             positions=positions.data_ptr(),

@@ -142,7 +142,12 @@ class Bridge:
                 self._accept()
                 for request, chunk in self._engine.step():
                     ticket = self._open[request]
-                    ticket.deliver(chunk)
+                    if (error := request.error) is None:
+                        ticket.deliver(chunk)
+                    else:
+                        log.error("a request failed: %s", place_of(error))
+                        known = error if isinstance(error, HunyuanError) else internal(error)
+                        ticket.deliver(known)
                     if chunk.finish_reason is not None:
                         del self._open[request]
             self._fail("the server is stopping", "服务正在停止")

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <new>
@@ -247,7 +248,7 @@ struct hy_decoder {
         return static_cast<int>(std::min<int64_t>(kTile, tokens - t));
       };
       if (tokens > kTile && last - first == kWide && m.quantised()) {
-        WideGroup *wide = wide_scratch(thread, m.columns);
+        WideGroup *wide = wide_scratch(thread);
         for (int r = 0; r < kWide; r++)
           kernels->widen[m.index](m.data + (first + r) * m.stride, m.columns, r, wide);
         alignas(64) float values[kWide * kTile * kRows];
@@ -269,10 +270,7 @@ struct hy_decoder {
     });
   }
 
-  WideGroup *wide_scratch(int thread, int64_t columns) {
-    reserve(per_thread_wide[thread], columns / kGroup);
-    return per_thread_wide[thread].data();
-  }
+  WideGroup *wide_scratch(int thread) { return per_thread_wide[thread].data(); }
 
   // each(token) for all tokens, a tile of them at a time.
   template <class Each>
@@ -371,25 +369,23 @@ void hy_decoder::plan(const hy_step &step) {
   reserve(sequence_of, tokens);
   reserve(parts_before, tokens + 1);
   const int tile = std::max<int>(1, kQueryTile / static_cast<int>(per_head));
-  const bool split = tokens <= 2 * kTile;
   int token = 0, parts_total = 0;
   for (int s = 0; s < step.sequences; s++) {
+    const bool split = step.counts[s] == 1;
     for (int done = 0; done < step.counts[s]; done += tile) {
-      const int n = split ? 1 : std::min(tile, step.counts[s] - done);
-      for (int at = done; at < std::min(done + tile, step.counts[s]); at += n) {
-        const int64_t keys = step.positions[token + at + n - 1] + 1;
-        const int blocks = static_cast<int>((keys + HY_BLOCK - 1) / HY_BLOCK);
-        const int parts = split ? (blocks + kSpan - 1) / kSpan : 1;
-        for (int i = 0; i < n; i++) {
-          sequence_of[token + at + i] = s;
-          parts_before[token + at + i] = parts_total;
-          parts_total += parts;
-        }
-        for (int p = 0; p < parts; p++) {
-          const int first = split ? p * kSpan : 0;
-          const int last = split ? std::min(blocks, first + kSpan) : blocks;
-          for (int h = 0; h < k; h++) items.push_back({s, h, token + at, n, first, last, p, parts});
-        }
+      const int n = std::min(tile, step.counts[s] - done);
+      const int64_t keys = step.positions[token + done + n - 1] + 1;
+      const int blocks = static_cast<int>((keys + HY_BLOCK - 1) / HY_BLOCK);
+      const int parts = split ? (blocks + kSpan - 1) / kSpan : 1;
+      for (int i = 0; i < n; i++) {
+        sequence_of[token + done + i] = s;
+        parts_before[token + done + i] = parts_total;
+        parts_total += parts;
+      }
+      for (int p = 0; p < parts; p++) {
+        const int first = split ? p * kSpan : 0;
+        const int last = split ? std::min(blocks, first + kSpan) : blocks;
+        for (int h = 0; h < k; h++) items.push_back({s, h, token + done, n, first, last, p, parts});
       }
     }
     token += step.counts[s];
@@ -398,10 +394,17 @@ void hy_decoder::plan(const hy_step &step) {
   reserve(part_maximum, parts_total * heads);
   reserve(part_total, parts_total * heads);
   reserve(part_out, parts_total * heads * c);
-  const int64_t rows = static_cast<int64_t>(split ? 1 : tile) * per_head;
+  const int64_t rows = static_cast<int64_t>(std::min(tile, tokens)) * per_head;
   for (auto &scratch : per_thread)
     reserve(scratch, std::max(rows * (2 * c + 2), heads * c));
   for (auto &limits : per_thread_limits) reserve(limits, rows);
+  // Nothing is allocated inside the phases: a thread has nowhere to report that it failed.
+  if (tokens > kTile) {
+    const int64_t widest = std::max({d, heads * c, static_cast<int64_t>(shape.ffn),
+                                     static_cast<int64_t>(shape.shared_ffn)});
+    for (auto &wide : per_thread_wide) reserve(wide, widest / kGroup);
+  }
+  jobs.reserve(shape.experts + 1);
 }
 
 // Rotate and normalise one token's queries and keys; write its K and V into the cache.
@@ -591,7 +594,7 @@ void hy_decoder::run_inner(const Job &job, int64_t item, int thread) {
       job.count > kTile && last - first == 2 && gate.quantised() && gate.index == up.index;
   WideGroup *scratch = nullptr;
   if (wide) {
-    scratch = wide_scratch(thread, gate.columns);
+    scratch = wide_scratch(thread);
     for (int r = 0; r < 2; r++) {
       kernels->widen[gate.index](gate.data + (first + r) * gate.stride, gate.columns, r, scratch);
       kernels->widen[up.index](up.data + (first + r) * up.stride, up.columns, 2 + r, scratch);
@@ -626,7 +629,7 @@ void hy_decoder::run_down(const Job &job, int64_t item, int thread) {
   const bool wide = last - first == kWide && down.quantised();
   WideGroup *scratch = nullptr;
   if (wide) {
-    scratch = wide_scratch(thread, down.columns);
+    scratch = wide_scratch(thread);
     for (int r = 0; r < kWide; r++)
       kernels->widen[down.index](down.data + (first + r) * down.stride, down.columns, r, scratch);
   }
@@ -770,8 +773,8 @@ void hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *lo
 
 hy_decoder *hy_decoder_new(const hy_shape *shape, int32_t threads) {
   try {
-    return new hy_decoder(*shape, threads);
-  } catch (const std::bad_alloc &) {
+    return best_kernels() ? new hy_decoder(*shape, threads) : nullptr;
+  } catch (const std::exception &) {
     return nullptr;
   }
 }
@@ -816,7 +819,7 @@ int32_t hy_decoder_run(hy_decoder *decoder, const hy_step *step, const hy_cache 
     decoder->plan(*step);
     decoder->run(*step, *cache, logit_bias, logits, hidden, experts);
     return 0;
-  } catch (const std::bad_alloc &) {
+  } catch (const std::exception &) {
     return -1;
   }
 }
@@ -826,13 +829,16 @@ int32_t hy_matmul(int32_t type, int64_t rows, int64_t columns, const void *packe
   try {
     const int index = format_index(type);
     const Kernels *kernels = best_kernels();
+    if (!kernels) return -1;
     const size_t stride = block_bytes(kFormats[index], columns);
     const Matrix m = {index, rows, columns, static_cast<const uint8_t *>(packed), stride};
     Inputs in;
     in.serve(m);
     in.resize(tiles_of(tokens));
     Team team(threads);
-    team.run([&](int) {
+    std::vector<std::vector<WideGroup>> scratch(team.size());
+    for (auto &wide : scratch) wide.resize(tokens > kTile ? columns / kGroup : 0);
+    team.run([&](int thread) {
       team.share(tiles_of(tokens), [&](int64_t tile) {
         for (int64_t t = tile * kTile; t < std::min<int64_t>(tokens, (tile + 1) * kTile); t++)
           in.put_row(kernels, t, x + t * columns);
@@ -840,7 +846,7 @@ int32_t hy_matmul(int32_t type, int64_t rows, int64_t columns, const void *packe
       team.share((m.blocks() + kWide - 1) / kWide, [&](int64_t item) {
         const int64_t first = item * kWide, last = std::min(first + kWide, m.blocks());
         const bool whole = tokens > kTile && last - first == kWide && m.quantised();
-        std::vector<WideGroup> wide(whole ? columns / kGroup : 0);
+        std::vector<WideGroup> &wide = scratch[thread];
         for (int r = 0; r < (whole ? kWide : 0); r++)
           kernels->widen[index](m.data + (first + r) * stride, columns, r, wide.data());
         alignas(64) float values[kWide * kTile * kRows];
@@ -859,7 +865,7 @@ int32_t hy_matmul(int32_t type, int64_t rows, int64_t columns, const void *packe
       });
     });
     return 0;
-  } catch (const std::bad_alloc &) {
+  } catch (const std::exception &) {
     return -1;
   }
 }

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -29,8 +30,14 @@ inline void relax() {
 
 class Team {
  public:
-  explicit Team(int threads) : size_(threads < 1 ? 1 : threads) {
-    for (int i = 1; i < size_; i++) helpers_.emplace_back([this, i] { help(i); });
+  // Fewer threads than asked for where the system gives no more.
+  explicit Team(int threads) {
+    try {
+      helpers_.reserve(threads);
+      for (; size_ < threads; size_++)
+        helpers_.emplace_back([this, i = size_] { help(i); });
+    } catch (const std::exception &) {
+    }
   }
 
   ~Team() {
@@ -114,7 +121,7 @@ class Team {
 
   static constexpr std::chrono::microseconds kSpin{100};
 
-  const int size_;
+  int size_ = 1;
   std::vector<std::thread> helpers_;
   std::mutex mutex_;
   std::condition_variable wake_;
