@@ -17,6 +17,8 @@ from setuptools.command.build_ext import build_ext
 SOURCES = Path("hunyuan/native/src")
 X86 = platform.machine() in ("x86_64", "AMD64")
 FLAGS = {
+    # Not for speed: three times as fast to compile, and about as fast to run.
+    "kernels_generic": ["-O2"],
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
     "kernels_avx512": [
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
@@ -40,7 +42,7 @@ class BuildKernels(build_ext):
         """Compile and link one library."""
 
         def compiled(source: str) -> list[str]:
-            extra = FLAGS.get(Path(source).stem, []) if X86 else []
+            extra = FLAGS.get(Path(source).stem, []) if X86 or "generic" in source else []
             return self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,

@@ -12,18 +12,16 @@ benchmarks/results/parity-MODEL.json. Needs the package with its dev extra, the 
 
 import argparse
 import json
-import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from provenance import RESULTS, provenance
 
 import hunyuan
 from hunyuan.catalogue.store import locate
@@ -67,7 +65,6 @@ CHINESE = [
 ]
 # SmolLM2 does not speak Chinese.
 PROMPTS = {True: ENGLISH + CHINESE, False: ENGLISH + MORE_ENGLISH}
-RESULTS = Path(__file__).parent / "results"
 ANSWER_TOKENS = 32
 WINDOW = 512
 
@@ -168,9 +165,7 @@ def main() -> None:
             assert comparison is not None
             result: dict[str, Any] = {
                 "model": name,
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "commit": _commit(),
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+                **provenance(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
                 "export_max_logit_difference": comparison.max_difference,
@@ -188,11 +183,6 @@ def main() -> None:
         if "wikitext2" in result:
             print(f"  log-likelihood {json.dumps(result['wikitext2'])}")
         print(f"  {path}")
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

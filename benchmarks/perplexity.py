@@ -19,20 +19,17 @@ benchmarks/results/perplexity-MODEL.json.
 
 import argparse
 import json
-import platform
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from math import exp
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import RESULTS, provenance
 from torch import Tensor
 
 from hunyuan.catalogue.store import locate
@@ -44,7 +41,7 @@ from hunyuan.checkpoint.quantize import block_types, read_quantized
 from hunyuan.checkpoint.write import StoredType, write_gguf_file
 from hunyuan.engine.cache import PagedCache
 from hunyuan.formats.gguf import GGMLType
-from hunyuan.native.library import BLOCK_TOKENS, isa
+from hunyuan.native.library import BLOCK_TOKENS
 from hunyuan.native.transformer import NativeTransformer
 from hunyuan.tokenizer.gguf_export import gguf_metadata
 
@@ -294,35 +291,14 @@ def main() -> None:
             measured = run(name, options, Path(scratch))
         result = {
             "model": name,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _output("git", "rev-parse", "--short", "HEAD"),
-            "command": _command(),
-            "processor": f"{_processor()}, {torch.get_num_threads()} threads, {isa()}",
+            **provenance(),
             "caveat": "the weights were quantised once already by their publisher "
             f"({locate(name).name}); the float model here is what that left",
             **measured,
         }
-        path = Path(__file__).parent / "results" / f"perplexity-{name}.json"
+        path = RESULTS / f"perplexity-{name}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(path)
-
-
-def _command() -> str:
-    """As it was given, without the folders of this machine."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    return " ".join(["python", "benchmarks/perplexity.py", *words])
-
-
-def _processor() -> str:
-    if shutil.which("lscpu"):
-        for line in _output("lscpu").split("\n"):
-            if line.startswith("Model name:"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -10,22 +10,16 @@ and undisturbed; and, with --soak, the resident memory over that many short requ
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
+from provenance import RESULTS, provenance
 
 import hunyuan
 from hunyuan.checkpoint.load import load_packed
-from hunyuan.native.library import isa
 
 STREAMS = 8
 PROMPT, ANSWER = 64, 128
@@ -131,20 +125,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=int, default=0, help="short requests to count memory over")
     options = parser.parse_args()
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     for name in options.models:
         result = {
             "model": name,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": commit,
-            "machine": f"{platform.machine()}, {os.cpu_count()} processors, kernels {isa()}",
-            "threads": torch.get_num_threads(),
-            "command": f"python benchmarks/serving.py {name} --rounds {options.rounds} "
-            f"--soak {options.soak}",
+            **provenance(),
             **measure(name, options.rounds, options.soak),
         }
-        path = Path(__file__).parent / "results" / f"serving-{name}.json"
+        path = RESULTS / f"serving-{name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         speeds = result["throughput_tokens_per_second"]
         print(f"{name}: one stream {statistics.median(speeds['1']):.0f} tokens/s, eight together")

@@ -13,26 +13,22 @@ benchmarks/results/shapes-long.json and shapes-experts.json.
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from provenance import RESULTS, provenance
 
-from hunyuan.checkpoint.leaves import leaves
+from hunyuan.checkpoint.leaves import is_router, leaves
 from hunyuan.engine.cache import KV_DTYPES, PagedCache, block_bytes
 from hunyuan.engine.request import Request, SamplingParams
 from hunyuan.engine.scheduler import Segment
 from hunyuan.formats.gguf import BLOCK, GGMLType
 from hunyuan.model.config import ModelConfig, Rope
-from hunyuan.native.library import BLOCK_TOKENS, isa
+from hunyuan.native.library import BLOCK_TOKENS
 from hunyuan.native.matrix import Arena, pack
 from hunyuan.native.transformer import NativeTransformer
 
@@ -65,7 +61,7 @@ def random_model(config: ModelConfig) -> NativeTransformer:
     for leaf, shape in leaves(config).items():
         if len(shape) == 1:
             weights[leaf] = torch.ones(shape)
-        elif leaf.endswith(".gate.wg.weight"):
+        elif is_router(leaf):
             router = torch.randn(shape, generator=generator)
             weights[leaf] = pack(GGMLType.F32, router.view(torch.uint8), arena)
         else:
@@ -168,23 +164,12 @@ def main() -> None:
     parser.add_argument("--kv-dtype", default="bfloat16", choices=list(KV_DTYPES))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if options.what == "long":
-        arguments = f"long --tokens {options.tokens} --kv-dtype {options.kv_dtype}"
         found = long_context(options.tokens, options.kv_dtype)
     else:
-        arguments = f"experts --rounds {options.rounds}"
         found = experts(options.rounds)
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, kernels {isa()}",
-        "threads": torch.get_num_threads(),
-        "command": f"python benchmarks/shapes.py {arguments}",
-        **found,
-    }
-    path = Path(__file__).parent / "results" / f"shapes-{options.what}.json"
+    result = {**provenance(), **found}
+    path = RESULTS / f"shapes-{options.what}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
     print(path)

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
@@ -28,16 +27,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any, ClassVar
 
 import psutil
+from provenance import RESULTS, provenance
 
 from hunyuan.catalogue.store import locate
-from hunyuan.engine.machine import processor
 from hunyuan.tokenizer.load import load_tokenizer
 
 HERE = Path(__file__).parent
@@ -371,25 +369,17 @@ def main() -> None:
     for model in options.models:
         result = {
             "model": model,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
-            "command": shlex.join(["python", "benchmarks/side_by_side.py", *sys.argv[1:]]),
-            "processor": processor(),
+            **provenance(),
             "system": f"{platform.system()} {platform.machine()}",
             "threads": THREADS,
             "prompt_tokens": PROMPT_TOKENS,
             "answer_tokens": ANSWER_TOKENS,
             **compare(model, options.rounds),
         }
-        path = HERE / "results" / f"side-by-side-{model}.json"
+        path = RESULTS / f"side-by-side-{model}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         show(result)
         print(f"{path}", flush=True)
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

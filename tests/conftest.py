@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from hunyuan.checkpoint.leaves import leaves
+from hunyuan.checkpoint.load import leaf_of
+from hunyuan.checkpoint.write import write_hf_folder
 from hunyuan.model.config import ModelConfig, preset
 from hunyuan.model.transformer import Transformer, build, init_weights
 from hunyuan.tokenizer.load import load_tokenizer
@@ -50,6 +53,19 @@ def random_transformer(config: ModelConfig, seed: int = 0) -> Transformer:
             elif "embed" not in name:
                 weight.mul_(4)
     return model.eval()
+
+
+def write_random_checkpoint(folder: Path, config: ModelConfig) -> Path:
+    """A random Hunyuan-shaped checkpoint with a byte tokenizer, as a Hugging Face folder."""
+    live = random_transformer(config)
+    write_hf_folder(
+        write_byte_tokenizer(folder),
+        config,
+        "hunyuan",
+        dict.fromkeys(leaves(config), torch.float32),
+        lambda leaf, kind: leaf_of(live, leaf).detach().to(kind),
+    )
+    return folder
 
 
 CHATML = (

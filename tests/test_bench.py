@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_transformer, write_byte_tokenizer
+from conftest import write_random_checkpoint
 
 from hunyuan.checkpoint.checkpoint import open_checkpoint
-from hunyuan.checkpoint.leaves import expert_leaf, leaves
-from hunyuan.checkpoint.load import leaf_of, load_packed, packed_sizes
-from hunyuan.checkpoint.write import write_hf_folder
+from hunyuan.checkpoint.leaves import expert_leaf
+from hunyuan.checkpoint.load import load_packed, packed_sizes
 from hunyuan.engine import machine, measure
 from hunyuan.engine.engine import Engine
 from hunyuan.engine.request import Completion
@@ -38,16 +37,8 @@ def engine(random_model: MakeModel, byte_tokenizer: Tokenizer) -> Engine:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint whose heads the kernels can compute."""
-    folder = write_byte_tokenizer(tmp_path_factory.mktemp("model"))
-    live = random_transformer(replace(preset("tiny"), vocab=259, head_dim=16))
-    write_hf_folder(
-        folder,
-        live.config,
-        "hunyuan",
-        dict.fromkeys(leaves(live.config), torch.float32),
-        lambda leaf, kind: leaf_of(live, leaf).detach().to(kind),
-    )
-    return folder
+    config = replace(preset("tiny"), vocab=259, head_dim=16)
+    return write_random_checkpoint(tmp_path_factory.mktemp("model"), config)
 
 
 # ---------------------------------------------------------------- speeds

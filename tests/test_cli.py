@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_transformer, write_byte_tokenizer
+from conftest import write_random_checkpoint
 
-from hunyuan.checkpoint.leaves import leaves
-from hunyuan.checkpoint.load import leaf_of
-from hunyuan.checkpoint.write import write_hf_folder
 from hunyuan.cli.main import VERBS
 from hunyuan.cli.progress import ProgressLine
 from hunyuan.model.config import preset
@@ -35,16 +32,8 @@ def hunyuan(*arguments: str, text: str = "", **environment: str) -> subprocess.C
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Hunyuan-shaped checkpoint with a byte tokenizer."""
-    folder = write_byte_tokenizer(tmp_path_factory.mktemp("model"))
-    live = random_transformer(replace(preset("tiny"), vocab=259))
-    write_hf_folder(
-        folder,
-        live.config,
-        "hunyuan",
-        dict.fromkeys(leaves(live.config), torch.float32),
-        lambda leaf, kind: leaf_of(live, leaf).detach().to(kind),
-    )
-    return folder
+    config = replace(preset("tiny"), vocab=259)
+    return write_random_checkpoint(tmp_path_factory.mktemp("model"), config)
 
 
 def failed(done: subprocess.CompletedProcess, code: int, *words: str) -> None:

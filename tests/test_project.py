@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from hunyuan.cli.main import VERBS
 from hunyuan.engine.request import SamplingParams
 from hunyuan.model.config import ModelConfig, Rope, Routing, presets
+from hunyuan.native.library import unavailable
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "hunyuan").rglob("*.py"))
@@ -27,6 +29,13 @@ def test_the_wheel_holds_the_data_files_and_nothing_else(tmp_path: Path) -> None
         if path.is_file() and "__pycache__" not in path.parts:
             assert str(path.relative_to(ROOT)) in names
     assert not {n for n in names if n.startswith(("tests/", "benchmarks/", "docs/"))}
+
+
+def test_where_there_is_a_compiler_there_are_kernels() -> None:
+    """Else their tests would be skipped, and nobody would notice."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++: the kernels are not compiled, torch computes everything")
+    assert unavailable() is None
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh.md"])

@@ -19,13 +19,12 @@ from hunyuan.checkpoint.calibrate import importance
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_json
 from hunyuan.checkpoint.gguf_config import architecture_for
 from hunyuan.checkpoint.hf_config import check_expressible
-from hunyuan.checkpoint.leaves import Shape, leaves
+from hunyuan.checkpoint.leaves import Shape, is_router, leaves
 from hunyuan.checkpoint.load import tokenizer_of
 from hunyuan.checkpoint.quantize import Scheme, block_types, read_quantized
 from hunyuan.checkpoint.streamed import streamed_logits
 from hunyuan.checkpoint.write import (
     StoredType,
-    is_router,
     stored_shape,
     write_gguf_file,
     write_hf_folder,

@@ -73,3 +73,8 @@ def expert_leaf(leaf: str) -> ExpertLeaf | None:
     """Where an expert's leaf belongs, or None for any other leaf."""
     match = _EXPERT.fullmatch(leaf)
     return ExpertLeaf(match[1], int(match[2]), match[3]) if match else None
+
+
+def is_router(leaf: str) -> bool:
+    """Whether a leaf decides which experts run: float32 in every model, near-ties are common."""
+    return leaf.endswith(".gate.wg.weight")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hunyuan.catalogue.store import locate
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hunyuan.checkpoint.leaves import expert_leaf, leaves
+from hunyuan.checkpoint.leaves import expert_leaf, is_router, leaves
 from hunyuan.errors import UsageError
 from hunyuan.formats.ggml import FLOATS
 from hunyuan.formats.gguf import GGMLType
@@ -110,7 +110,7 @@ def packed_sizes(checkpoint: Checkpoint) -> dict[str, int]:
 
 def _packed_type(checkpoint: Checkpoint, leaf: str) -> GGMLType:
     """As stored, but for the router, which is float32 in every model."""
-    return GGMLType.F32 if leaf.endswith(".gate.wg.weight") else checkpoint.stored_type(leaf)
+    return GGMLType.F32 if is_router(leaf) else checkpoint.stored_type(leaf)
 
 
 def pack_checkpoint(

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from hunyuan.checkpoint.checkpoint import Checkpoint
-from hunyuan.checkpoint.leaves import expert_leaf, leaves
-from hunyuan.checkpoint.write import is_router
+from hunyuan.checkpoint.leaves import expert_leaf, is_router, leaves
 from hunyuan.errors import BadDataError, UsageError
 from hunyuan.formats.gguf import BLOCK, GGMLType
 from hunyuan.model.config import ModelConfig

@@ -20,7 +20,7 @@ from hunyuan.checkpoint.gguf_config import (
     write_gguf_config,
 )
 from hunyuan.checkpoint.hf_config import FamilyName, write_block_types, write_hf_config
-from hunyuan.checkpoint.leaves import Shape, leaves
+from hunyuan.checkpoint.leaves import Shape, is_router, leaves
 from hunyuan.checkpoint.pieces import by_stored_tensor, gguf_piece, gguf_stored_layout, hf_name
 from hunyuan.formats.ggml import FLOATS, encode
 from hunyuan.formats.gguf import BLOCK, GGMLType, GGUFTensorSpec, write_gguf
@@ -166,11 +166,6 @@ def write_gguf_file(
             GGUFTensorSpec(ROPE_FACTORS, tuple(factors.shape), kind, [tensor_bytes(factors)])
         )
     write_gguf(file, write_gguf_config(config) | dict(metadata), specs)
-
-
-def is_router(leaf: str) -> bool:
-    """Whether a leaf decides which experts run: float32 in every model, near-ties are common."""
-    return leaf.endswith(".gate.wg.weight")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

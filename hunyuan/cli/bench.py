@@ -4,13 +4,13 @@ import json
 import shlex
 import sys
 import time
-import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hunyuan import __version__
+from hunyuan.cli.columns import columns
 from hunyuan.cli.options import engine_options, load_engine
 from hunyuan.errors import DoesNotFitError, UsageError, language
 from hunyuan.files import human_bytes
@@ -281,12 +281,12 @@ def _print_table(result: dict[str, Any]) -> None:
                     f"{figure['share_of_limit']:.0%}",
                 )
             )
-    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
     print(f"{result['model']}\n{labels['settings'].format(**result)}\n")
     for first, *others in rows:
-        cells = [first + " " * (widths[0] - _columns(first))]
+        cells = [first + " " * (widths[0] - columns(first))]
         for cell, width in zip(others, widths[1:], strict=True):
-            cells.append(" " * (width - _columns(cell)) + cell)
+            cells.append(" " * (width - columns(cell)) + cell)
         print("  ".join(cells))
     limits = result["limits"]
     print()
@@ -299,8 +299,3 @@ def _print_table(result: dict[str, Any]) -> None:
             f32=limits["float32_flops"] / 1e9,
         )
     )
-
-
-def _columns(text: str) -> int:
-    """Terminal columns of a text: Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,12 +1,12 @@
 """``hunyuan info``: what a model is and what it needs."""
 
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hunyuan.cli.columns import columns
 from hunyuan.errors import language
 from hunyuan.files import human_bytes
 from hunyuan.model.config import ModelConfig, presets
@@ -42,15 +42,10 @@ def info(model: str, as_json: bool) -> None:
         print(json.dumps(facts, ensure_ascii=False))
         return
     labels = _LABELS if language() == "zh" else {key: key.replace("_", " ") for key in facts}
-    width = max(_columns(label) for label in labels.values())
+    width = max(columns(label) for label in labels.values())
     for key, value in facts.items():
-        padding = " " * (width - _columns(labels[key]))
+        padding = " " * (width - columns(labels[key]))
         print(f"{labels[key]}{padding}  {_readable(key, value)}")
-
-
-def _columns(text: str) -> int:
-    """Terminal columns of a text: Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _facts(model: str) -> dict[str, Any]:

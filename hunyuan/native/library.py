@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hunyuan.errors import UsageError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 """Must equal HY_ABI_VERSION of the header."""
 
 BLOCK_TOKENS = 32
@@ -117,7 +117,7 @@ _SIGNATURES = {
     ),
     "hy_decoder_run": (
         c_int32,
-        (c_void_p, POINTER(Step), POINTER(Cache), c_void_p, c_void_p, c_void_p, c_void_p),
+        (c_void_p, POINTER(Step), POINTER(Cache), c_void_p, c_void_p, c_void_p),
     ),
     "hy_quantize": (c_int32, (c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)),
 }

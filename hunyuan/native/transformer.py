@@ -167,7 +167,7 @@ class NativeTransformer:
         )
         failed = self._kernels.hy_decoder_run(
             *(self._decoder, ctypes.byref(step), ctypes.byref(storage)),
-            *(_pointer(bias), _pointer(logits), _pointer(hidden), None),
+            *(_pointer(bias), _pointer(logits), _pointer(hidden)),
         )
         if failed:
             raise MemoryError(f"no memory for a step of {len(ids)} tokens")

@@ -19,34 +19,19 @@
 #include <cstring>
 #include <exception>
 #include <limits>
-#include <memory>
-#include <new>
 #include <vector>
 
-#include "kernels.h"
+#include "matrix.h"
 #include "team.h"
 
 namespace hy {
 namespace {
 
-// A value this many times its row's root mean square is an outlier, whose group is computed in
-// sixteen bits. Measured on SmolLM2: a third of the divergence from float32, for an eighth more work.
-constexpr float kOutlier = 8;
 constexpr int kSpan = 16;           // cache blocks that attention handles as a unit: 512 keys
 constexpr int kQueryTile = 64;      // query rows per attention item, at most
 constexpr size_t kItemBytes = 524288;  // weights per item, at most: long runs stream best
 
 const float kZeros[kRows] = {0};
-
-struct Matrix {
-  int index = -1;  // into kFormats; -1: absent
-  int64_t rows = 0, columns = 0;
-  const uint8_t *data = nullptr;
-  size_t stride = 0;  // bytes of 16 rows
-
-  int64_t blocks() const { return (rows + kRows - 1) / kRows; }
-  bool quantised() const { return kFormats[index].bits != 0; }
-};
 
 struct Expert {
   Matrix gate, up, down;
@@ -58,87 +43,6 @@ struct Layer {
   Matrix q, k, v, o, router;
   Expert shared;
   std::vector<Expert> routed;
-};
-
-template <class T>
-void reserve(std::vector<T> &v, size_t n) {
-  if (v.size() < n) v.resize(n);
-}
-
-int64_t tiles_of(int64_t tokens) { return (tokens + kTile - 1) / kTile; }
-
-// Inputs of matrix products, tile by tile; which of the two kinds depends on the weights.
-struct Inputs {
-  bool quantised = false, floating = false;
-  int64_t columns = 0;
-  std::vector<GroupTile> groups;  // (tiles, columns / 32)
-  std::vector<FineTile> fines;
-  std::vector<uint8_t> has_fine;
-  std::vector<float> floats;      // (tiles, columns, 16)
-
-  void serve(const Matrix &m) {
-    if (!m.data) return;
-    columns = m.columns;
-    (m.quantised() ? quantised : floating) = true;
-  }
-  void resize(int64_t tiles) {
-    if (quantised) {
-      reserve(groups, tiles * (columns / kGroup));
-      reserve(fines, tiles * (columns / kGroup));
-      reserve(has_fine, tiles * (columns / kGroup));
-    }
-    if (floating) reserve(floats, tiles * columns * kTile);
-  }
-  Tile tile(int64_t t) const {
-    const int64_t first = t * (columns / kGroup);
-    return {groups.data() + first, fines.data() + first, has_fine.data() + first,
-            floats.data() + t * columns * kTile, columns};
-  }
-  // Columns [from, to) of one token, from its floats `x` (to - from). Values above `limit` get
-  // what their group's eight bits leave over as well. The tokens of a tile come in order.
-  void put(const Kernels *kernels, int64_t token, int64_t from, int64_t to, const float *x,
-           float limit = std::numeric_limits<float>::infinity()) {
-    const int64_t t = token / kTile;
-    const int at = static_cast<int>(token % kTile);
-    if (quantised)
-      for (int64_t c = from; c < to; c += kGroup) {
-        const int64_t g = (t * columns + c) / kGroup;
-        const bool fine = kernels->quantize(x + c - from, limit, groups[g], fines[g], at);
-        has_fine[g] = fine | (at ? has_fine[g] : 0);
-      }
-    if (floating)
-      for (int64_t c = from; c < to; c++) floats[(t * columns + c) * kTile + at] = x[c - from];
-  }
-  // A whole token, with what is left over where a value is an outlier of its row.
-  void put_row(const Kernels *kernels, int64_t token, const float *x) {
-    float squares = 0;
-    for (int64_t c = 0; c < columns; c++) squares += x[c] * x[c];
-    put(kernels, token, 0, columns, x,
-        kOutlier * std::sqrt(squares / static_cast<float>(columns)));
-  }
-  // One token of another `Inputs` of the same kinds.
-  void copy(int64_t token, const Inputs &other, int64_t source) {
-    const int64_t t = token / kTile, at = token % kTile, u = source / kTile, from = source % kTile;
-    if (quantised)
-      for (int64_t i = 0; i < columns / kGroup; i++) {
-        const int64_t g = t * (columns / kGroup) + i, h = u * (columns / kGroup) + i;
-        copy_numbers(groups[g], at, other.groups[h], from);
-        groups[g].sum[at] = other.groups[h].sum[from];
-        copy_numbers(fines[g], at, other.fines[h], from);
-        has_fine[g] = other.has_fine[h] | (at ? has_fine[g] : 0);
-      }
-    if (floating)
-      for (int64_t c = 0; c < columns; c++)
-        floats[(t * columns + c) * kTile + at] = other.floats[(u * columns + c) * kTile + from];
-  }
-
- private:
-  template <class Numbers>
-  static void copy_numbers(Numbers &to, int64_t at, const Numbers &other, int64_t from) {
-    std::memcpy(to.q[at], other.q[from], kGroup);
-    to.scale[at] = other.scale[from];
-    for (int h = 0; h < 3; h++) to.minus_sum[h][at] = other.minus_sum[h][from];
-  }
 };
 
 // Query rows of one sequence and one key/value head, over some spans of its blocks.
@@ -157,8 +61,6 @@ struct Job {
   int64_t down_blocks() const { return count > kTile ? kWide : 1; }  // per part of the product
 };
 
-float merge_scale(float maximum, float joint) { return std::exp(maximum - joint); }
-
 // (maximum, total, out) of more keys into those of earlier ones.
 void merge(float &maximum, float &total, float *out, float more_maximum, float more_total,
            const float *more_out, int64_t n) {
@@ -170,7 +72,7 @@ void merge(float &maximum, float &total, float *out, float more_maximum, float m
     return;
   }
   const float joint = std::max(maximum, more_maximum);
-  const float a = merge_scale(maximum, joint), b = merge_scale(more_maximum, joint);
+  const float a = std::exp(maximum - joint), b = std::exp(more_maximum - joint);
   for (int64_t i = 0; i < n; i++) out[i] = out[i] * a + more_out[i] * b;
   total = total * a + more_total * b;
   maximum = joint;
@@ -219,7 +121,7 @@ struct hy_decoder {
 
   void plan(const hy_step &step);
   void run(const hy_step &step, const hy_cache &cache, const float *logit_bias, float *logits,
-           float *hidden_out, int32_t *experts_out);
+           float *hidden_out);
 
  private:
   // Products of `matrices` with `tokens` tokens, in groups of row blocks; calls
@@ -241,32 +143,12 @@ struct hy_decoder {
       const Matrix &m = *matrices[i];
       const int64_t first = (item - items_before[i]) * group[i];
       const int64_t last = std::min(first + group[i], m.blocks());
-      const auto rows = [&](int64_t b) {
-        return static_cast<int>(std::min<int64_t>(kRows, m.rows - b * kRows));
-      };
-      const auto tokens_at = [&](int64_t t) {
-        return static_cast<int>(std::min<int64_t>(kTile, tokens - t));
-      };
-      if (tokens > kTile && last - first == kWide && m.quantised()) {
-        WideGroup *wide = wide_scratch(thread);
-        for (int r = 0; r < kWide; r++)
-          kernels->widen[m.index](m.data + (first + r) * m.stride, m.columns, r, wide);
-        alignas(64) float values[kWide * kTile * kRows];
-        for (int64_t t = 0; t < tokens; t += kTile) {
-          kernels->wide_product[m.index](wide, in.tile(t / kTile), tokens_at(t), values);
-          for (int r = 0; r < kWide; r++)
-            emit(i, (first + r) * kRows, rows(first + r), t, tokens_at(t),
-                 values + r * kTile * kRows);
-        }
-        return;
-      }
-      alignas(64) float values[kTile * kRows];
-      for (int64_t b = first; b < last; b++)
-        for (int64_t t = 0; t < tokens; t += kTile) {
-          kernels->product[m.index](m.data + b * m.stride, in.tile(t / kTile), tokens_at(t),
-                                    values);
-          emit(i, b * kRows, rows(b), t, tokens_at(t), values);
-        }
+      // Long runs go by in fours: as many as share their loads where there are many tokens.
+      for (int64_t b = first; b < last; b += kWide)
+        multiply(kernels, m, b, std::min(b + kWide, last), in, 0, tokens, wide_scratch(thread),
+                 [&](int64_t block, int64_t t, int n, const float *values) {
+                   emit(i, block * kRows, m.rows_at(block), t, n, values);
+                 });
     });
   }
 
@@ -395,8 +277,7 @@ void hy_decoder::plan(const hy_step &step) {
   reserve(part_total, parts_total * heads);
   reserve(part_out, parts_total * heads * c);
   const int64_t rows = static_cast<int64_t>(std::min(tile, tokens)) * per_head;
-  for (auto &scratch : per_thread)
-    reserve(scratch, std::max(rows * (2 * c + 2), heads * c));
+  for (auto &scratch : per_thread) reserve(scratch, rows * (2 * c + 2));
   for (auto &limits : per_thread_limits) reserve(limits, rows);
   // Nothing is allocated inside the phases: a thread has nowhere to report that it failed.
   if (tokens > kTile) {
@@ -622,31 +503,15 @@ void hy_decoder::run_inner(const Job &job, int64_t item, int thread) {
 // One part of an expert's down product.
 void hy_decoder::run_down(const Job &job, int64_t item, int thread) {
   const Matrix &down = job.expert->down;
-  const Inputs &in = job.shared ? inner_shared : inner_routed;
   float *to = job.shared ? out_shared.data() : out_routed.data();
   const int64_t size = job.down_blocks(), first = item * size;
-  const int64_t last = std::min(first + size, down.blocks());
-  const bool wide = last - first == kWide && down.quantised();
-  WideGroup *scratch = nullptr;
-  if (wide) {
-    scratch = wide_scratch(thread);
-    for (int r = 0; r < kWide; r++)
-      kernels->widen[down.index](down.data + (first + r) * down.stride, down.columns, r, scratch);
-  }
-  alignas(64) float values[kWide * kTile * kRows];
-  for (int64_t t = 0; t < job.count; t += kTile) {
-    const int n = static_cast<int>(std::min<int64_t>(kTile, job.count - t));
-    const Tile tile = in.tile((job.begin + t) / kTile);
-    if (wide) kernels->wide_product[down.index](scratch, tile, n, values);
-    for (int64_t b = first; b < last; b++) {
-      float *block = values + (b - first) * kTile * kRows;
-      if (!wide) kernels->product[down.index](down.data + b * down.stride, tile, n, block);
-      const int64_t rows = std::min<int64_t>(kRows, down.rows - b * kRows);
-      for (int i = 0; i < n; i++)
-        std::memcpy(to + (job.begin + t + i) * down.rows + b * kRows, block + i * kRows,
-                    rows * sizeof(float));
-    }
-  }
+  multiply(kernels, down, first, std::min(first + size, down.blocks()),
+           job.shared ? inner_shared : inner_routed, job.begin, job.count, wide_scratch(thread),
+           [&](int64_t block, int64_t t, int n, const float *values) {
+             for (int i = 0; i < n; i++)
+               std::memcpy(to + (job.begin + t + i) * down.rows + block * kRows,
+                           values + i * kRows, down.rows_at(block) * sizeof(float));
+           });
 }
 
 // Add what a layer's experts gave for a token to its residual stream.
@@ -666,7 +531,7 @@ void hy_decoder::add_outputs(const Layer &layer, int token) {
 }
 
 void hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *logit_bias,
-                     float *logits, float *hidden_out, int32_t *experts_out) {
+                     float *logits, float *hidden_out) {
   const int tokens = step.tokens;
   const int64_t d = shape.hidden, c = shape.head_dim, half = c / 2;
   const int64_t heads = shape.heads, kv_heads = shape.kv_heads;
@@ -740,12 +605,7 @@ void hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *lo
         }
         if (shape.experts) route(layer, tile, tokens);
       });
-      if (thread == 0) {
-        list_jobs(layer, tokens);
-        if (experts_out && shape.experts)
-          std::copy_n(choice.begin(), tokens * shape.top_k,
-                      experts_out + static_cast<int64_t>(l) * tokens * shape.top_k);
-      }
+      if (thread == 0) list_jobs(layer, tokens);
       team.barrier();
       run_experts(thread);
     }
@@ -814,56 +674,10 @@ void hy_decoder_set(hy_decoder *decoder, int32_t role, int32_t layer, int32_t ex
 }
 
 int32_t hy_decoder_run(hy_decoder *decoder, const hy_step *step, const hy_cache *cache,
-                       const float *logit_bias, float *logits, float *hidden, int32_t *experts) {
+                       const float *logit_bias, float *logits, float *hidden) {
   try {
     decoder->plan(*step);
-    decoder->run(*step, *cache, logit_bias, logits, hidden, experts);
-    return 0;
-  } catch (const std::exception &) {
-    return -1;
-  }
-}
-
-int32_t hy_matmul(int32_t type, int64_t rows, int64_t columns, const void *packed, const float *x,
-                  int32_t tokens, float *y, int32_t threads) {
-  try {
-    const int index = format_index(type);
-    const Kernels *kernels = best_kernels();
-    if (!kernels) return -1;
-    const size_t stride = block_bytes(kFormats[index], columns);
-    const Matrix m = {index, rows, columns, static_cast<const uint8_t *>(packed), stride};
-    Inputs in;
-    in.serve(m);
-    in.resize(tiles_of(tokens));
-    Team team(threads);
-    std::vector<std::vector<WideGroup>> scratch(team.size());
-    for (auto &wide : scratch) wide.resize(tokens > kTile ? columns / kGroup : 0);
-    team.run([&](int thread) {
-      team.share(tiles_of(tokens), [&](int64_t tile) {
-        for (int64_t t = tile * kTile; t < std::min<int64_t>(tokens, (tile + 1) * kTile); t++)
-          in.put_row(kernels, t, x + t * columns);
-      });
-      team.share((m.blocks() + kWide - 1) / kWide, [&](int64_t item) {
-        const int64_t first = item * kWide, last = std::min(first + kWide, m.blocks());
-        const bool whole = tokens > kTile && last - first == kWide && m.quantised();
-        std::vector<WideGroup> &wide = scratch[thread];
-        for (int r = 0; r < (whole ? kWide : 0); r++)
-          kernels->widen[index](m.data + (first + r) * stride, columns, r, wide.data());
-        alignas(64) float values[kWide * kTile * kRows];
-        for (int64_t t = 0; t < tokens; t += kTile) {
-          const int n = static_cast<int>(std::min<int64_t>(kTile, tokens - t));
-          const Tile tile = in.tile(t / kTile);
-          if (whole) kernels->wide_product[index](wide.data(), tile, n, values);
-          for (int64_t b = first; b < last; b++) {
-            float *block = values + (b - first) * kTile * kRows;
-            if (!whole) kernels->product[index](m.data + b * stride, tile, n, block);
-            for (int i = 0; i < n; i++)
-              for (int r = 0; r < std::min<int64_t>(kRows, rows - b * kRows); r++)
-                y[(t + i) * rows + b * kRows + r] = block[i * kRows + r];
-          }
-        }
-      });
-    });
+    decoder->run(*step, *cache, logit_bias, logits, hidden);
     return 0;
   } catch (const std::exception &) {
     return -1;

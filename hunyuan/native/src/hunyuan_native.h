@@ -14,7 +14,7 @@ extern "C" {
 #define HY_API __attribute__((visibility("default")))
 
 // Raised whenever a struct or a signature below changes; the Python side refuses another number.
-#define HY_ABI_VERSION 1
+#define HY_ABI_VERSION 2
 
 // Tokens per block of the cache.
 #define HY_BLOCK 32
@@ -88,12 +88,10 @@ HY_API hy_decoder *hy_decoder_new(const hy_shape *shape, int32_t threads);
 HY_API void hy_decoder_free(hy_decoder *);
 HY_API void hy_decoder_set(hy_decoder *, int32_t role, int32_t layer, int32_t expert, int32_t type,
                            int64_t rows, int64_t columns, const void *data);
-// Runs a step: writes the cache and, where asked for, normed hidden states (T, D), logits (rows, V)
-// with `logit_bias` (V) added, and the routed experts of every token (layers, T, top_k).
-// Returns 0, or -1 if out of memory.
+// Runs a step: writes the cache and, where asked for, normed hidden states (T, D) and logits
+// (rows, V) with `logit_bias` (V) added. Returns 0, or -1 if out of memory.
 HY_API int32_t hy_decoder_run(hy_decoder *, const hy_step *, const hy_cache *,
-                              const float *logit_bias, float *logits, float *hidden,
-                              int32_t *experts);
+                              const float *logit_bias, float *logits, float *hidden);
 
 // ------------------------------------------------------------------ quantising (quantize.cpp)
 

@@ -73,10 +73,8 @@ inline I shift_left_int(I x) { return x << N; }
 // Adds to every lane the products of its four unsigned bytes with four signed ones at `q`.
 template <int Bits>
 inline I dot(I acc, I w, const int8_t *q) {
-  uint8_t bytes[16];
-  std::memcpy(bytes, &w, 16);
-  for (int lane = 0; lane < 4; lane++)
-    for (int i = 0; i < 4; i++) acc[lane] += bytes[4 * lane + i] * q[i];
+  const U bytes = reinterpret_cast<U>(w);
+  for (int i = 0; i < 4; i++) acc += reinterpret_cast<I>((bytes >> (8 * i)) & 255) * q[i];
   return acc;
 }
 
