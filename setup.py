@@ -80,6 +80,7 @@ setup(
         "safetensors>=0.5",
         "tiktoken>=0.8",
         "tokenizers>=0.21",
+        "tomli-w>=1.0",
         "uvicorn>=0.30",
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hunyuan.engine.machine import processor
+from hunyuan.native.machine import processor
 from hunyuan.native.library import isa, unavailable
 
 RESULTS = Path(__file__).parent / "results"

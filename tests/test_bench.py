@@ -16,7 +16,7 @@ from conftest import write_random_checkpoint
 from hunyuan.checkpoint.checkpoint import open_checkpoint
 from hunyuan.checkpoint.leaves import expert_leaf
 from hunyuan.checkpoint.load import load_packed, packed_sizes
-from hunyuan.engine import machine, measure
+from hunyuan.native import machine, measure
 from hunyuan.engine.engine import Engine
 from hunyuan.engine.request import Completion
 from hunyuan.errors import DoesNotFitError
@@ -154,7 +154,7 @@ def test_the_machine_has_limits() -> None:
 
 
 def test_process_age_counts_from_the_start_of_the_process() -> None:
-    program = "from hunyuan.engine.machine import process_age; print(process_age())"
+    program = "from hunyuan.native.machine import process_age; print(process_age())"
     begin = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

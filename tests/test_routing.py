@@ -254,7 +254,7 @@ def test_recycle_with_several_choices_is_refused() -> None:
 def routes_of(logits: torch.Tensor, top_k: int = 1) -> Routes:
     probabilities, choice, weight = choose(logits, top_k, normalise=False)
     never = torch.zeros_like(choice, dtype=torch.bool)
-    return Routes(probabilities, choice, choice, weight, never, never)
+    return Routes(probabilities.log(), probabilities, choice, choice, weight, never, never)
 
 
 def test_balance_loss_of_known_routers() -> None:

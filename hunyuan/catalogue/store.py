@@ -112,7 +112,7 @@ def installed(catalogue: Sequence[Entry] | None = None) -> list[Installed]:
 
 
 def locate(name_or_path: str, catalogue: Sequence[Entry] | None = None) -> Path:
-    """The folder or file a user means: an existing path as it is, else a pulled model.
+    """The folder or file a user means: an existing path or training run, else a pulled model.
 
     Whether what lies there is a checkpoint is for its reader to say. Raises `UsageError` for a
     model that is not pulled yet (with the command that pulls it) and for an unknown name (with
@@ -120,7 +120,8 @@ def locate(name_or_path: str, catalogue: Sequence[Entry] | None = None) -> Path:
     """
     path = Path(name_or_path).expanduser()
     if path.exists():
-        return path
+        # A training run stands for its newest checkpoint.
+        return max(path.glob("checkpoints/step-*"), default=path)
     model = entry(name_or_path, catalogue)
     if installed_manifest(model) is None:
         raise UsageError(

@@ -19,6 +19,7 @@ from hunyuan.checkpoint.leaves import expert_leaf, leaves
 from hunyuan.model.config import Routing
 from hunyuan.model.layers import RMSNorm
 from hunyuan.model.moe import MoE
+from hunyuan.model.ops import Ops
 from hunyuan.model.transformer import Block, Decoder, build
 
 Listener = Callable[[str, Tensor], None]
@@ -126,12 +127,12 @@ class _Experts(nn.Module):
         self._prefix = prefix
         self._listener = listener
 
-    def forward(self, x_sorted: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, x_sorted: Tensor, counts: Tensor, ops: Ops) -> Tensor:
         outputs = []
         for expert, x in enumerate(torch.split(x_sorted, counts.tolist())):
             if len(x):
-                inner = F.silu(self._project(x, expert, "gate_proj"))
-                inner = inner * self._project(x, expert, "up_proj")
+                gate, up = (self._project(x, expert, name) for name in ("gate_proj", "up_proj"))
+                inner = ops.swiglu(gate, up)
                 outputs.append(self._project(inner, expert, "down_proj"))
         return torch.cat(outputs)
 

@@ -124,7 +124,7 @@ def _settings(engine: "Engine") -> dict[str, Any]:
     import torch
 
     from hunyuan.checkpoint.load import dtype_name
-    from hunyuan.engine.machine import processor
+    from hunyuan.native.machine import processor
     from hunyuan.native.library import isa
     from hunyuan.native.transformer import NativeTransformer
 
@@ -159,7 +159,7 @@ def _measured(
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
     from hunyuan.checkpoint.load import packed_sizes
-    from hunyuan.engine import machine, measure
+    from hunyuan.native import machine, measure
     from hunyuan.engine.cache import block_bytes
     from hunyuan.native.library import BLOCK_TOKENS
     from hunyuan.native.transformer import NativeTransformer

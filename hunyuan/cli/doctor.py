@@ -44,7 +44,7 @@ def _facts() -> dict[str, Any]:
 
     from hunyuan.catalogue.store import installed, store
     from hunyuan.checkpoint.load import dtype_name, fastest_dtype
-    from hunyuan.engine.machine import processor
+    from hunyuan.native.machine import processor
     from hunyuan.memory import available_memory
 
     return {

@@ -15,12 +15,11 @@ them. It never knows how they are stored, and the cache knows nothing of norms o
 
 from typing import NamedTuple, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hunyuan.model.config import ModelConfig
-from hunyuan.model.layers import RMSNorm, unit_rms
-from hunyuan.model.rope import rotate
+from hunyuan.model.layers import RMSNorm
+from hunyuan.model.ops import Ops, Rotation
 
 
 class KeyValue(NamedTuple):
@@ -41,18 +40,6 @@ class KVCache(Protocol):
 
     def attend(self, slot: int, q: Tensor) -> Tensor:
         """Causal attention of ``q`` (B, T, H, C), scaled by 1/sqrt(C) -> (B, T, H, C)."""
-
-
-def causal_attention(q: Tensor, kv: KeyValue) -> Tensor:
-    """Attention of T tokens among themselves: (B, T, H, C) -> (B, T, H, C)."""
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        kv.k_unit.transpose(1, 2),
-        kv.v.transpose(1, 2),
-        is_causal=True,
-        enable_gqa=True,
-    )
-    return out.transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -78,9 +65,10 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rotation: tuple[Tensor, Tensor],
+        rotation: Rotation,
         shared: KeyValue | None,
         cache: KVCache | None,
+        ops: Ops,
     ) -> tuple[Tensor, KeyValue]:
         """(B, T, D) -> (B, T, D), and the K and V the rest of the group shares.
 
@@ -88,28 +76,25 @@ class Attention(nn.Module):
         earlier tokens in it are attended to as well; without one the T tokens stand alone and
         gradients of every reader reach the owner's projections.
         """
-        kv = self._project(x, rotation) if self.owner else shared
+        kv = self._project(x, rotation, ops) if self.owner else shared
         assert kv is not None, "a reader layer runs after its group's owner"
-        q = self._query(x, rotation)
+        q = self._query(x, rotation, ops)
         if cache is None:
-            out = causal_attention(q, kv)
+            out = ops.attend(q, kv.k_unit, kv.v)
         else:
             if self.owner:
                 cache.append(self.slot, kv)
             out = cache.attend(self.slot, q)
         return self.o_proj(out.flatten(2)), kv
 
-    def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> KeyValue:
+    def _project(self, x: Tensor, rotation: Rotation, ops: Ops) -> KeyValue:
         k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
-        k = rotate(k, *rotation)
-        if self.qk_norm:
-            k = unit_rms(k, self.eps)
-        return KeyValue(k.to(x.dtype), v)
+        return KeyValue(ops.rotate_unit(k, rotation, self.eps if self.qk_norm else None, None), v)
 
-    def _query(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def _query(self, x: Tensor, rotation: Rotation, ops: Ops) -> Tensor:
         q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
-        q = rotate(q, *rotation)
-        if self.qk_norm:
-            q = unit_rms(q, self.eps) * (self.query_layernorm.weight * self.key_layernorm.weight)
-        return q.to(x.dtype)
+        if not self.qk_norm:
+            return ops.rotate_unit(q, rotation, None, None)
+        gain = self.query_layernorm.weight * self.key_layernorm.weight
+        return ops.rotate_unit(q, rotation, self.eps, gain)

@@ -1,14 +1,9 @@
 """RMSNorm and the SwiGLU MLP, the two blocks that everything else is made of."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def unit_rms(x: Tensor, eps: float) -> Tensor:
-    """``x`` (..., C) in float32 scaled to root mean square 1 over the last axis."""
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+from hunyuan.model.ops import REFERENCE, Ops
 
 
 class RMSNorm(nn.Module):
@@ -23,10 +18,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width, dtype=torch.float32))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ops: Ops = REFERENCE) -> Tensor:
         """Normalise ``x`` (..., width); the result has the type of ``x``."""
-        normed = F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
-        return normed.to(x.dtype)
+        return ops.rms_norm(x, self.weight, self.eps)
 
 
 class MLP(nn.Module):
@@ -38,7 +32,7 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden, ffn, bias=False)
         self.down_proj = nn.Linear(ffn, hidden, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ops: Ops = REFERENCE) -> Tensor:
         """(..., D) -> (..., D)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(ops.swiglu(self.gate_proj(x), self.up_proj(x)))
         return out

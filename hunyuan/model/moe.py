@@ -5,13 +5,16 @@ an expert-parallel bank replaces. It is given tokens already grouped by expert a
 of gates, weights or capacity.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.layers import MLP
-from hunyuan.model.routing import Routes, assign_slots, capacity, choose
+from hunyuan.model.ops import REFERENCE, Ops
+from hunyuan.model.routing import Assignment, Routes, assign_groups, choose, group_rooms, routes_of
 
 
 class Gate(nn.Module):
@@ -37,26 +40,40 @@ class ExpertBank(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(e, f, d))
         self.down_proj = nn.Parameter(torch.empty(e, d, f))
 
-    def forward(self, x_sorted: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, x_sorted: Tensor, counts: Tensor, ops: Ops) -> Tensor:
         """Ragged groups: rows (M, D) in expert order, ``counts`` (E,) rows each -> (M, D).
 
         Reads only the weights of experts that have rows. On a CPU a loop over split rows beats
         the grouped matrix product.
         """
-        outputs = []
-        start = 0
-        for expert, count in enumerate(counts.tolist()):
-            if count:
-                x = x_sorted[start : start + count]
-                inner = F.silu(x @ self.gate_proj[expert].T) * (x @ self.up_proj[expert].T)
-                outputs.append(inner @ self.down_proj[expert].T)
-                start += count
+        rows = torch.split(x_sorted, counts.tolist())
+        outputs = [
+            _expert(x, gate, up, down, ops)
+            for x, gate, up, down in zip(rows, *self._weights(), strict=True)
+            if len(x)
+        ]
         return torch.cat(outputs) if outputs else x_sorted
 
-    def forward_slots(self, x_slots: Tensor) -> Tensor:
+    def forward_slots(self, x_slots: Tensor, ops: Ops) -> Tensor:
         """Equal groups: (E, capacity, D) -> (E, capacity, D), static shapes."""
-        inner = F.silu(torch.bmm(x_slots, self.gate_proj.mT))
-        return torch.bmm(inner * torch.bmm(x_slots, self.up_proj.mT), self.down_proj.mT)
+        if x_slots.device.type == "cpu":  # a product each: faster there than a batched one
+            return torch.stack(
+                [
+                    _expert(x, gate, up, down, ops)
+                    for x, gate, up, down in zip(x_slots, *self._weights(), strict=True)
+                ]
+            )
+        gate, up = torch.bmm(x_slots, self.gate_proj.mT), torch.bmm(x_slots, self.up_proj.mT)
+        return torch.bmm(ops.swiglu(gate, up), self.down_proj.mT)
+
+    def _weights(self) -> list[tuple[Tensor, ...]]:
+        """Per matrix, the experts' slices. One `unbind` has one gradient; indexing an expert would
+        make a whole stack of zeros for each."""
+        return [stacked.unbind() for stacked in (self.gate_proj, self.up_proj, self.down_proj)]
+
+
+def _expert(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, ops: Ops) -> Tensor:
+    return F.linear(ops.swiglu(F.linear(x, gate), F.linear(x, up)), down)
 
 
 class MoE(nn.Module):
@@ -70,92 +87,88 @@ class MoE(nn.Module):
         if config.shared_experts:
             self.shared_mlp = MLP(config.hidden, config.ffn * config.shared_experts)
 
-    def forward(self, x: Tensor, slot_keys: Tensor | None = None) -> tuple[Tensor, Routes]:
+    def forward(
+        self, x: Tensor, slot_keys: Tensor | None = None, ops: Ops = REFERENCE
+    ) -> tuple[Tensor, Routes]:
         """(B, T, D) -> (B, T, D) and what was decided. ``slot_keys``: see `assign_slots`."""
         flat = x.flatten(0, 1)
+        logits = self.gate(flat)
         probabilities, choice, weight = choose(
-            self.gate(flat), self.config.top_k, self.config.norm_topk_prob
+            logits, self.config.top_k, self.config.norm_topk_prob
         )
         if self.config.routing.mode == "dropless":
             never = torch.zeros_like(choice, dtype=torch.bool)
-            routes = Routes(probabilities, choice, choice, weight, never, never)
-            y = self._dropless(flat, choice, weight)
+            routes = Routes(logits, probabilities, choice, choice, weight, never, never)
+            y = self._dropless(flat, routes, ops)
         else:
-            y, routes = self._with_capacity(flat, probabilities, choice, weight, slot_keys)
+            plan = assign_groups(self.config, choice, slot_keys)
+            room = sum(group_rooms(self.config, len(flat)))
+            routes = routes_of(plan, room, logits, probabilities, choice, weight)
+            y = self._with_capacity(flat, plan, room, routes, ops)
         if self.config.shared_experts:
-            y = y + self.shared_mlp(flat)
+            y = y + self.shared_mlp(flat, ops)
         return y.view_as(x), routes
 
-    def _dropless(self, x: Tensor, expert: Tensor, weight: Tensor) -> Tensor:
-        """Sort the (token, expert) pairs by expert, run, add each result to its token."""
-        k = self.config.top_k
-        pairs = expert.flatten()
-        order = pairs.argsort(stable=True)
-        token = order // k
-        out = self.experts(x[token], pairs.bincount(minlength=self.config.experts))
-        out = out * weight.flatten()[order, None].to(x.dtype)
-        return torch.zeros_like(x).index_add_(0, token, out)
+    def _dropless(self, x: Tensor, routes: Routes, ops: Ops) -> Tensor:
+        """Sort the (token, expert) pairs by expert, run, sum each token's results."""
+        pairs = routes.expert.flatten()
+        pair = pairs.argsort(stable=True)
+        row = torch.empty_like(pair).scatter_(0, pair, torch.arange(len(pair), device=x.device))
+        row = row.view(routes.expert.shape)
+        x_sorted = gather_rows(x, pair // self.config.top_k, row, None)
+        out = self.experts(x_sorted, pairs.bincount(minlength=self.config.experts), ops)
+        return _combine(gather_rows(out, row.flatten(), pair[:, None], None), routes)
 
     def _with_capacity(
-        self,
-        x: Tensor,
-        probabilities: Tensor,
-        choice: Tensor,
-        weight: Tensor,
-        slot_keys: Tensor | None,
-    ) -> tuple[Tensor, Routes]:
-        """Capacity modes, one group of tokens at a time; the last group may be smaller."""
-        group = self.config.routing.capacity_group
-        outputs, decided = [], []
-        used = 0
-        for parts in zip(
-            torch.split(x, group),
-            torch.split(probabilities, group),
-            torch.split(choice, group),
-            torch.split(weight, group),
-            strict=True,
-        ):
-            room = capacity(self.config.routing, len(parts[0]), self.config)
-            keys = None
-            if self.config.routing.mode == "capacity-recycle":
-                if slot_keys is None:
-                    raise ValueError("capacity-recycle needs slot_keys; see draw_slot_keys")
-                keys = slot_keys[used : used + room * self.config.experts]
-                used += len(keys)
-            out, routes = self._run_group(*parts, room, keys)
-            outputs.append(out)
-            decided.append(routes)
-        return torch.cat(outputs), Routes(*map(torch.cat, zip(*decided, strict=True)))
+        self, x: Tensor, plan: Assignment, room: int, routes: Routes, ops: Ops
+    ) -> Tensor:
+        """Scatter into an equal number of slots per expert, run, gather; static shapes."""
+        experts, k = self.config.experts, self.config.top_k
+        total = experts * room
+        # The choice that each slot serves; slot `total` takes what is dropped and is cut off. An
+        # empty slot computes some token's state, which nothing reads and no gradient reaches.
+        pair = plan.slot.new_zeros(total + 1)
+        pair.scatter_(0, plan.slot, torch.arange(len(plan.slot), device=x.device))
+        occupied = torch.zeros_like(pair, dtype=torch.bool).index_fill_(0, plan.slot, True)
+        pair, occupied = pair[:total, None], occupied[:total, None]
+        row = plan.slot.clamp(max=total - 1).view(-1, k)
+        slots = gather_rows(x, pair[:, 0] // k, row, ~routes.dropped)
+        out = self.experts.forward_slots(slots.view(experts, room, -1), ops)
+        return _combine(gather_rows(out.flatten(0, 1), row.flatten(), pair, occupied), routes)
 
-    def _run_group(
-        self,
-        x: Tensor,
-        probabilities: Tensor,
-        choice: Tensor,
-        weight: Tensor,
-        room: int,
-        keys: Tensor | None,
-    ) -> tuple[Tensor, Routes]:
-        """One capacity group (G, D): scatter into ``room`` slots an expert, run, gather."""
-        tokens, k = choice.shape
-        total = room * self.config.experts
-        plan = assign_slots(choice.flatten(), self.config.experts, room, keys)
-        token = torch.arange(tokens, device=x.device).repeat_interleave(k)
-        # Row `total` takes what is dropped and is cut off.
-        slots = x.new_zeros(total + 1, x.shape[1]).index_copy(0, plan.slot, x[token])
-        out = self.experts.forward_slots(slots[:total].view(self.config.experts, room, -1))
-        out = F.pad(out.reshape(total, -1), (0, 0, 0, 1))[plan.slot]
-        expert = plan.slot // room
-        # A recycled token is weighted by its own probability for the expert it came to.
-        own = F.pad(probabilities, (0, 1))[token, expert]
-        kept = torch.where(plan.recycled, own, weight.flatten()).masked_fill(plan.dropped, 0)
-        y = (out * kept[:, None].to(x.dtype)).view(tokens, k, -1).sum(1)
-        shape = (tokens, k)
-        return y, Routes(
-            probabilities,
-            choice,
-            expert.view(shape),
-            kept.view(shape),
-            plan.recycled.view(shape),
-            plan.dropped.view(shape),
-        )
+
+def _combine(out: Tensor, routes: Routes) -> Tensor:
+    """Experts' results (N * k, D) in the order of the choices -> (N, D), weighted."""
+    weight = routes.weight.to(out.dtype)
+    return (out.view(*weight.shape, -1) * weight[..., None]).sum(1)
+
+
+class _GatherRows(torch.autograd.Function):
+    """``x[index]``, whose gradient is a gather too.
+
+    The gradient of plain indexing adds rows one by one, in case some repeat. Here the way back is
+    known: `inverse` (rows of x, k) are the rows of the result that came from each row of x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor, keep: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inverse, keep)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        inverse, keep = ctx.saved_tensors
+        rows = grad.index_select(0, inverse.flatten()).view(*inverse.shape, -1)
+        if keep is not None:
+            rows = rows * keep[..., None]
+        return rows.sum(1), None, None, None
+
+
+def gather_rows(x: Tensor, index: Tensor, inverse: Tensor, keep: Tensor | None) -> Tensor:
+    """``x[index]``: rows (R, D) at ``index`` (S,) -> (S, D).
+
+    ``inverse`` (R, k): where in the result each row of x went, where ``keep`` (R, k) is true
+    (None: everywhere). Other rows of the result must not be used: their gradients are ignored.
+    """
+    out: Tensor = _GatherRows.apply(x, index, inverse, keep)  # type: ignore[no-untyped-call]
+    return out

@@ -18,6 +18,9 @@ from hunyuan.model.config import ModelConfig, Routing
 class Routes(NamedTuple):
     """What one MoE layer decided for its N tokens; statistics and losses are made of this."""
 
+    logits: Tensor
+    """(N, E) float32: what the gate computed; gradients flow through it."""
+
     probabilities: Tensor
     """(N, E) float32: softmax over all experts; gradients flow through it."""
 
@@ -38,10 +41,10 @@ class Routes(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Slots for the M = G * k choices of one capacity group."""
+    """Slots for M choices: the G * k of one capacity group, or those of several groups."""
 
     slot: Tensor
-    """(M,) int64 in [0, E * capacity]: expert * capacity + place; E * capacity means dropped."""
+    """(M,) int64: expert * slots per expert + place; the number of all slots means dropped."""
 
     recycled: Tensor
     """(M,) bool."""
@@ -70,6 +73,13 @@ def capacity(routing: Routing, tokens: int, config: ModelConfig) -> int:
     return max(1, math.ceil(factor * config.top_k * tokens / config.experts))
 
 
+def group_rooms(config: ModelConfig, tokens: int) -> list[int]:
+    """Slots per expert of each capacity group, for ``tokens`` routed in groups one by one."""
+    group = config.routing.capacity_group
+    starts = range(0, tokens, group)
+    return [capacity(config.routing, min(group, tokens - start), config) for start in starts]
+
+
 def draw_slot_keys(
     config: ModelConfig, tokens: int, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -77,9 +87,7 @@ def draw_slot_keys(
 
     Drawn outside the layers, once, so that recomputation and resume replay the same routing.
     """
-    group = config.routing.capacity_group
-    sizes = [min(group, tokens - start) for start in range(0, tokens, group)]
-    slots = sum(capacity(config.routing, size, config) * config.experts for size in sizes)
+    slots = sum(group_rooms(config, tokens)) * config.experts
     return torch.rand(config.layers, slots, generator=generator)
 
 
@@ -110,6 +118,52 @@ def assign_slots(
     recycled = ~fits & (rank < free)
     slot = torch.where(recycled, free_first[rank.clamp(0, total - 1)], slot)
     return Assignment(slot, recycled, ~fits & ~recycled)
+
+
+def assign_groups(config: ModelConfig, choice: Tensor, slot_keys: Tensor | None) -> Assignment:
+    """Slots for the choices (N, k) of all tokens; every capacity group competes by itself.
+
+    Groups are consecutive tokens, the last maybe fewer. An expert's slots of all groups lie side
+    by side, so that it runs once. ``slot_keys`` (slots,), one row of `draw_slot_keys`, is for mode
+    capacity-recycle, which raises `ValueError` without it; capacity-drop ignores it.
+    """
+    recycle = config.routing.mode == "capacity-recycle"
+    if recycle and slot_keys is None:
+        raise ValueError("capacity-recycle needs slot_keys; see draw_slot_keys")
+    groups = torch.split(choice, config.routing.capacity_group)
+    rooms = group_rooms(config, len(choice))
+    total = sum(rooms) * config.experts
+    slots, recycled, dropped = [], [], []
+    before = 0
+    for group, room in zip(groups, rooms, strict=True):
+        keys = None
+        if recycle and slot_keys is not None:
+            keys = slot_keys[before * config.experts : (before + room) * config.experts]
+        plan = assign_slots(group.flatten(), config.experts, room, keys)
+        there = plan.slot // room * sum(rooms) + before + plan.slot % room
+        slots.append(torch.where(plan.dropped, total, there))
+        recycled.append(plan.recycled)
+        dropped.append(plan.dropped)
+        before += room
+    return Assignment(torch.cat(slots), torch.cat(recycled), torch.cat(dropped))
+
+
+def routes_of(
+    plan: Assignment,
+    room: int,
+    logits: Tensor,
+    probabilities: Tensor,
+    choice: Tensor,
+    weight: Tensor,
+) -> Routes:
+    """What the choices (N, k) and their weights became; ``room`` slots per expert in all."""
+    experts, shape = probabilities.shape[-1], choice.shape
+    expert = (plan.slot // room).view(shape)
+    recycled, dropped = plan.recycled.view(shape), plan.dropped.view(shape)
+    # A recycled token is weighted by its own probability for the expert it came to.
+    own = probabilities.gather(1, expert.clamp(max=experts - 1))
+    kept = torch.where(recycled, own, weight).masked_fill(dropped, 0)
+    return Routes(logits, probabilities, choice, expert, kept, recycled, dropped)
 
 
 def balance_loss(routes: Routes) -> Tensor:

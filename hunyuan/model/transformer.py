@@ -12,6 +12,7 @@ from hunyuan.model.attention import Attention, KeyValue, KVCache
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.layers import MLP, RMSNorm
 from hunyuan.model.moe import ExpertBank, MoE
+from hunyuan.model.ops import REFERENCE, Ops, Rotation
 from hunyuan.model.rope import inverse_frequencies, rotation
 from hunyuan.model.routing import Routes
 
@@ -32,19 +33,20 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rotation: tuple[Tensor, Tensor],
+        rotation: Rotation,
         shared: KeyValue | None,
         cache: KVCache | None,
         slot_keys: Tensor | None,
+        ops: Ops,
     ) -> tuple[Tensor, KeyValue, Routes | None]:
         """(B, T, D) -> (B, T, D), the group's K and V, and the routes of a MoE layer."""
-        attended, kv = self.self_attn(self.input_layernorm(x), rotation, shared, cache)
+        attended, kv = self.self_attn(self.input_layernorm(x, ops), rotation, shared, cache, ops)
         x = x + attended
-        normed = self.post_attention_layernorm(x)
+        normed = self.post_attention_layernorm(x, ops)
         if isinstance(self.mlp, MoE):
-            y, routes = self.mlp(normed, slot_keys)
+            y, routes = self.mlp(normed, slot_keys, ops)
             return x + y, kv, routes
-        return x + self.mlp(normed), kv, None
+        return x + self.mlp(normed, ops), kv, None
 
 
 class Decoder(nn.Module):
@@ -63,11 +65,13 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         cache: KVCache | None = None,
         slot_keys: Tensor | None = None,
+        ops: Ops = REFERENCE,
     ) -> tuple[Tensor, list[Routes]]:
         """Ids (B, T) -> normed hidden states (B, T, D) and the routes of each MoE layer.
 
         ``positions`` (B, T) int64 are global positions, by default 0..T-1. ``slot_keys`` (L, slots)
-        is what `draw_slot_keys` returns, needed in mode capacity-recycle only.
+        is what `draw_slot_keys` returns, needed in mode capacity-recycle only. ``ops`` computes
+        what lies between the matrix products.
         """
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
@@ -78,10 +82,10 @@ class Decoder(nn.Module):
         routes: list[Routes] = []
         for i, block in enumerate(self.layers):
             keys = None if slot_keys is None else slot_keys[i]
-            x, shared, decided = block(x, turn, shared, cache, keys)
+            x, shared, decided = block(x, turn, shared, cache, keys, ops)
             if decided is not None:
                 routes.append(decided)
-        return self.norm(x), routes
+        return self.norm(x, ops), routes
 
 
 class Transformer(nn.Module):

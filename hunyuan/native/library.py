@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hunyuan.errors import UsageError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 """Must equal HY_ABI_VERSION of the header."""
 
 BLOCK_TOKENS = 32
@@ -99,6 +99,32 @@ class Step(ctypes.Structure):
     )
 
 
+class Workers(ctypes.Structure):
+    """``hy_workers``."""
+
+    _fields_ = (("parallel", c_void_p), ("threads", c_int32))
+
+
+class Scores(ctypes.Structure):
+    """``hy_scores``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "rows", "keys", "kv_heads", "tokens")),
+        *((name, c_int64) for name in ("queries", "first_query", "first_key")),
+        ("first_seen", c_void_p),
+        ("scale", c_float),
+    )
+
+
+class Heads(ctypes.Structure):
+    """``hy_heads``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("tokens", "heads", "half", "angles")),
+        ("eps", c_float),
+    )
+
+
 _SIGNATURES = {
     "hy_abi_version": (c_int32, ()),
     "hy_isa": (c_char_p, ()),
@@ -118,6 +144,30 @@ _SIGNATURES = {
     "hy_decoder_run": (
         c_int32,
         (c_void_p, POINTER(Step), POINTER(Cache), c_void_p, c_void_p, c_void_p),
+    ),
+    "hy_train_softmax": (None, (POINTER(Workers), POINTER(Scores), c_void_p, c_void_p)),
+    "hy_train_softmax_backward": (
+        None,
+        (POINTER(Workers), POINTER(Scores), c_void_p, c_void_p, c_void_p, c_void_p),
+    ),
+    "hy_train_cross_entropy": (
+        None,
+        (POINTER(Workers), c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p),
+    ),
+    "hy_train_rms_norm": (
+        None,
+        (POINTER(Workers), c_int64, c_int64, c_void_p, c_void_p, c_float, c_void_p, c_void_p),
+    ),
+    "hy_train_rms_norm_backward": (
+        None,
+        (POINTER(Workers), c_int64, c_int64, *[c_void_p] * 5, c_int64, c_void_p),
+    ),
+    "hy_train_swiglu": (None, (POINTER(Workers), c_int64, c_void_p, c_void_p, c_void_p)),
+    "hy_train_swiglu_backward": (None, (POINTER(Workers), c_int64, *[c_void_p] * 5)),
+    "hy_train_rotate_unit": (None, (POINTER(Workers), POINTER(Heads), *[c_void_p] * 6)),
+    "hy_train_rotate_unit_backward": (
+        None,
+        (POINTER(Workers), POINTER(Heads), *[c_void_p] * 7, c_int64, c_void_p),
     ),
     "hy_quantize": (c_int32, (c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)),
 }

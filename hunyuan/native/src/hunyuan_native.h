@@ -14,7 +14,7 @@ extern "C" {
 #define HY_API __attribute__((visibility("default")))
 
 // Raised whenever a struct or a signature below changes; the Python side refuses another number.
-#define HY_ABI_VERSION 2
+#define HY_ABI_VERSION 3
 
 // Tokens per block of the cache.
 #define HY_BLOCK 32
@@ -102,6 +102,63 @@ HY_API int32_t hy_decoder_run(hy_decoder *, const hy_step *, const hy_cache *,
 // memory; -2 if x holds a number that is not finite or too large for half precision scales.
 HY_API int32_t hy_quantize(int32_t type, int64_t rows, int64_t columns, const float *x,
                            const float *importance, void *blocks);
+
+// ------------------------------------------------------------------ training (training.cpp)
+
+// What training computes between its matrix products. Numbers are bfloat16 as their bits, in
+// contiguous tensors whose last dimension is a multiple of 16 (scores and logits: any).
+
+// The caller's OpenMP runtime: its GOMP_parallel, or null for one thread.
+typedef struct {
+  void *parallel;
+  int32_t threads;
+} hy_workers;
+
+// A block of attention scores (batch, rows, keys): batch = sequences * kv_heads; rows = query heads
+// of a kv head * `queries` tokens from `first_query` on; keys from `first_key` on. A query sees the
+// keys from first_seen (sequences, tokens) to itself.
+typedef struct {
+  int64_t batch, rows, keys, kv_heads, tokens, queries, first_query, first_key;
+  const int32_t *first_seen;
+  float scale;
+} hy_scores;
+
+// Heads x (tokens, heads, 2 * half); token t turns by the angles of row t % angles. eps < 0: no
+// normalisation.
+typedef struct {
+  int64_t tokens, heads, half, angles;
+  float eps;
+} hy_heads;
+
+// Row functions of kernels.h over tensors. Gains' gradients come in `parts` sums, cleared by the
+// caller, so that they do not depend on the number of threads.
+HY_API void hy_train_softmax(const hy_workers *, const hy_scores *, uint16_t *scores,
+                             float *log_sum);
+HY_API void hy_train_softmax_backward(const hy_workers *, const hy_scores *, uint16_t *scores,
+                                      uint16_t *grads, const float *log_sum, const float *delta);
+// A negative target: no loss and no gradient.
+HY_API void hy_train_cross_entropy(const hy_workers *, int64_t count, int64_t vocab,
+                                   const int64_t *targets, const float *weights,
+                                   uint16_t *logits, float *losses);
+HY_API void hy_train_rms_norm(const hy_workers *, int64_t count, int64_t width, const uint16_t *x,
+                              const float *gain, float eps, uint16_t *out, float *scales);
+HY_API void hy_train_rms_norm_backward(const hy_workers *, int64_t count, int64_t width,
+                                       const uint16_t *x, const float *gain, const float *scales,
+                                       const uint16_t *grad, uint16_t *dx, int64_t parts,
+                                       float *gain_parts);
+HY_API void hy_train_swiglu(const hy_workers *, int64_t count, const uint16_t *gate,
+                            const uint16_t *up, uint16_t *out);
+HY_API void hy_train_swiglu_backward(const hy_workers *, int64_t count, const uint16_t *gate,
+                                     const uint16_t *up, const uint16_t *grad, uint16_t *dgate,
+                                     uint16_t *dup);
+HY_API void hy_train_rotate_unit(const hy_workers *, const hy_heads *, const uint16_t *x,
+                                 const float *cosine, const float *sine, const float *gain,
+                                 uint16_t *out, float *scales);
+HY_API void hy_train_rotate_unit_backward(const hy_workers *, const hy_heads *, const uint16_t *x,
+                                          const float *cosine, const float *sine,
+                                          const float *gain, const float *scales,
+                                          const uint16_t *grad, uint16_t *dx, int64_t parts,
+                                          float *gain_parts);
 
 #ifdef __cplusplus
 }

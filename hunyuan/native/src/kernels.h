@@ -61,6 +61,35 @@ struct Span {
   float *out;                // (rows, C): sum of exponentials times values
 };
 
+// One row each of what training computes between its matrix products; numbers are bfloat16, sums
+// float32. "In place" means that the result takes the place of the first argument.
+struct TrainingRows {
+  // scores (n) -> probabilities over [begin, end) of scale * score, 0 elsewhere, in place. Returns
+  // the logarithm of the sum of exponentials.
+  float (*softmax)(uint16_t *scores, int64_t begin, int64_t end, int64_t n, float scale);
+  // scores (n) -> probabilities, and gradients of those (n) -> gradients of the scores, in place.
+  // `log_sum` is what softmax returned, `delta` the sum of probability times gradient.
+  void (*softmax_backward)(uint16_t *scores, uint16_t *grads, int64_t begin, int64_t end,
+                           int64_t n, float scale, float log_sum, float delta);
+  // logits (n) -> weight times the gradient of the cross-entropy, in place; returns the latter.
+  float (*cross_entropy)(uint16_t *logits, int64_t n, int64_t target, float weight);
+  // out = x * scale * gain with scale = 1/sqrt(mean(x^2) + eps), which is returned.
+  float (*rms_norm)(const uint16_t *x, const float *gain, float eps, int64_t n, uint16_t *out);
+  // dx, and adds this row's part to gain_grad (n).
+  void (*rms_norm_backward)(const uint16_t *x, const float *gain, float scale,
+                            const uint16_t *grad, int64_t n, uint16_t *dx, float *gain_grad);
+  void (*swiglu)(const uint16_t *gate, const uint16_t *up, int64_t n, uint16_t *out);
+  void (*swiglu_backward)(const uint16_t *gate, const uint16_t *up, const uint16_t *grad,
+                          int64_t n, uint16_t *dgate, uint16_t *dup);
+  // One head of C = 2 * half channels: rotate by the angles, then, if eps >= 0, scale to root mean
+  // square 1 and multiply with gain (null: 1). Returns the scale, 1 without it.
+  float (*rotate_unit)(const uint16_t *x, const float *cosine, const float *sine,
+                       const float *gain, float eps, int64_t half, uint16_t *out);
+  void (*rotate_unit_backward)(const uint16_t *x, const float *cosine, const float *sine,
+                               const float *gain, float scale, bool unit, const uint16_t *grad,
+                               int64_t half, uint16_t *dx, float *gain_grad);
+};
+
 struct Kernels {
   const char *name;
   // out (n, 16) = one block of 16 rows times the first n tokens of a tile.
@@ -80,6 +109,8 @@ struct Kernels {
   void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out);
   // Continues maximum, total and out over the span.
   void (*attend)(const Span &);
+  // Rows of training, in bfloat16 (training_impl.h).
+  TrainingRows training;
 };
 
 // Null where this library was built without them.

@@ -42,6 +42,12 @@ inline F load_f16(const uint8_t *p) {
 inline F load_bf16(const uint8_t *p) {
   return each_lane([&](int i) { return from_bf16(load_as<uint16_t>(p + 2 * i)); });
 }
+// Round to nearest, ties to even.
+inline void store_bf16(uint16_t *p, F x) {
+  const U bits = reinterpret_cast<U>(x);
+  const U up = (bits + ((bits >> 16) & 1) + 0x7fff) >> 16;
+  for (int i = 0; i < 4; i++) p[i] = static_cast<uint16_t>(up[i]);
+}
 inline F load_u8(const uint8_t *p) {
   return each_lane([&](int i) { return static_cast<float>(p[i]); });
 }

@@ -577,13 +577,21 @@ void attend(const Span &s) {
   attend_typed<HY_KV_I8>(s);
 }
 
+}  // namespace HY_ISA
+}  // namespace hy
+
+#include "training_impl.h"
+
+namespace hy {
+namespace HY_ISA {
+
 template <int... Index>
 constexpr Kernels table(const char *name, std::integer_sequence<int, Index...>) {
   return {name,
           {product<Index>...},
           {widener<Index>()...},
           {wide_producer<Index>()...},
-          quantize, rms_norm, rotate, silu_mul, attend};
+          quantize, rms_norm, rotate, silu_mul, attend, training_rows()};
 }
 
 constexpr Kernels table(const char *name) {

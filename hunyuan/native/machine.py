@@ -48,6 +48,11 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_memory() -> int:
+    """Bytes of memory this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def read_bandwidth(nbytes: int = 1 << 30) -> float:
     """Bytes per second that all threads together read from memory; the best of five passes.
 

@@ -1,0 +1,233 @@
+"""``hunyuan train``: run a recipe, or go on with it where it stopped."""
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hunyuan.errors import UsageError, language
+from hunyuan.files import atomic_file, human_bytes
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; by default runs/NAME of the recipe.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override what the recipe says; may be repeated.",
+)
+@click.option("--accept-changes", is_flag=True, help="Go on although the recipe has changed.")
+@click.option("--dry-run", is_flag=True, help="Show the complete recipe and stop.")
+@click.option("--stop-after", type=int, metavar="STEPS", help="Stop, resumably, after some steps.")
+def train(
+    recipe: Path,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    accept_changes: bool,
+    dry_run: bool,
+    stop_after: int | None,
+) -> None:
+    """Train by RECIPE, a TOML file. The same command goes on after a stop, a crash or a kill.
+
+    Every checkpoint is a Hugging Face folder: `hunyuan serve RUN` serves the newest.
+    """
+    from hunyuan.settings import read_table
+
+    table = read_table(recipe, overrides)
+    folder = folder or Path("runs") / recipe.stem
+    if dry_run:
+        _show(table)
+        return
+    run_recipe(table, folder, accept_changes=accept_changes, stop_after=stop_after)
+
+
+def run_recipe(
+    table: dict[str, Any],
+    folder: Path,
+    *,
+    accept_changes: bool = False,
+    stop_after: int | None = None,
+) -> None:
+    """Begin or go on with a run, telling the terminal how it goes."""
+    from hunyuan.train.outside import keep_freed_memory
+
+    keep_freed_memory()
+    from hunyuan import __version__
+    from hunyuan.train.loop import fit
+    from hunyuan.train.metrics import Listener, MetricsFile, tensorboard
+    from hunyuan.train.saving import read_newest
+    from hunyuan.train.task import describe, prepare, read_recipe
+
+    recipe = read_recipe(table)
+    _keep_recipe(table, folder, accept_changes)
+    metrics = MetricsFile(folder / "metrics.jsonl")
+    screen = Screen()
+    listeners: list[Listener] = [metrics, screen]
+    if recipe.log.tensorboard:
+        try:
+            listeners.append(tensorboard(folder / "tensorboard"))
+        except ImportError as error:
+            raise UsageError(
+                "log.tensorboard: needs the package tensorboard; pip install tensorboard",
+                "log.tensorboard：需要 tensorboard 包；请运行 pip install tensorboard",
+            ) from error
+    try:
+        run, tally = prepare(recipe, folder, listeners=listeners, stop_after=stop_after)
+        for line in describe(run, tally):
+            print(line.zh if language() == "zh" else line.en, flush=True)
+        saved, damaged = read_newest(run.saver.folder)
+        for path in damaged:
+            _say(f"{path} is damaged and passed over", f"{path} 已损坏，跳过")
+        if saved is not None:
+            run.restore(saved)
+            _say(f"going on from step {run.step}", f"从第 {run.step} 步继续")
+        metrics(
+            {
+                "kind": "start",
+                "time": time.time(),
+                "command": shlex.join(["hunyuan", *sys.argv[1:]]),
+                "version": __version__,
+                "commit": None,
+                "parameters": run.forward.model.config.total_parameters,
+                "active_parameters": run.forward.model.config.active_parameters,
+                "resumed_at_step": run.step,
+                "config": _plain(run.forward.model.config),
+            }
+        )
+        fit(run)
+    finally:
+        screen.close()
+        metrics.close()
+    newest = run.saver.folder / f"step-{run.step:08d}"
+    _say(f"done: {newest}", f"完成：{newest}")
+    _say(
+        f"try it: hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
+        f"试用：hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
+    )
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values
+
+
+def _say(english: str, chinese: str) -> None:
+    print(chinese if language() == "zh" else english, flush=True)
+
+
+def _keep_recipe(table: dict[str, Any], folder: Path, accept_changes: bool) -> None:
+    """Write the recipe beside the run; refuse another one for a run that has begun."""
+    import tomllib
+
+    import tomli_w
+
+    from hunyuan.settings import changed
+
+    path = folder / "recipe.toml"
+    if path.is_file() and (folder / "checkpoints").is_dir():
+        differences = changed(tomllib.loads(path.read_text(encoding="utf-8")), table)
+        if differences and not accept_changes:
+            listed = "; ".join(differences)
+            raise UsageError(
+                f"{folder}: was begun with another recipe ({listed}); choose another --run, or add "
+                "--accept-changes to go on with the new one",
+                f"{folder}：该训练以不同的配方开始（{listed}）；请换一个 --run，或加 "
+                "--accept-changes 按新配方继续",
+            )
+    with atomic_file(path) as file:
+        file.write(tomli_w.dumps(table).encode())
+
+
+def _show(table: dict[str, Any]) -> None:
+    """The recipe with every default, as JSON."""
+    from dataclasses import asdict
+
+    from hunyuan.train.task import read_recipe
+
+    print(json.dumps(asdict(read_recipe(table)), indent=2, default=str, ensure_ascii=False))
+
+
+class Screen:
+    """One line that tells how training goes; on a terminal it is redrawn in place."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._begin: tuple[float, float] | None = None
+        self._open = False
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Show a record of the metrics."""
+        chinese = language() == "zh"
+        if record["kind"] == "train":
+            self._line(self._progress(record, chinese))
+        elif record["kind"] == "eval":
+            name = "评测" if chinese else "evaluated"
+            per_byte = record.get("bits_per_byte")
+            text = f"{name} {record['name']}: loss {record['loss']:.4f}"
+            if per_byte is not None:
+                text += f", {per_byte:.4f} " + ("比特/字节" if chinese else "bits per byte")
+            if "accuracy" in record:
+                text += f", {'准确率' if chinese else 'accuracy'} {record['accuracy']:.0%}"
+            self._whole(text)
+        elif record["kind"] == "moe" and not self._terminal:
+            return
+        elif record["kind"] == "alarm":
+            label = (
+                ("警告" if chinese else "warning")
+                if record["level"] == "warning"
+                else ("停止" if chinese else "stopped")
+            )
+            self._whole(f"{label}: {record['zh' if chinese else 'en']}")
+
+    def close(self) -> None:
+        """End the line."""
+        if self._open:
+            print(flush=True)
+        self._open = False
+
+    def _progress(self, record: dict[str, Any], chinese: bool) -> str:
+        share, now = record["share"], record["time"]
+        if self._begin is None:
+            self._begin = (now, share)
+        since, from_share = self._begin
+        left = (1 - share) * (now - since) / (share - from_share) if share > from_share else None
+        shown = "" if left is None else _duration(left) + (" 剩余" if chinese else " left")
+        return (
+            f"{share:4.0%}  {'步' if chinese else 'step'} {record['step']}  "
+            f"loss {record['loss']:.4f}  |g| {record['grad_norm']:.2f}  "
+            f"lr {record['learning_rate']:.2e}  {record['tokens_per_second']:,.0f} "
+            f"{'词元' if chinese else 'tok'}/s ({record['peak_share']:.0%} "
+            f"{'峰值' if chinese else 'of peak'})  {human_bytes(record['memory_bytes'])}  {shown}"
+        )
+
+    def _line(self, text: str) -> None:
+        if self._terminal:
+            print(f"\r\x1b[2K{text}", end="", flush=True)
+            self._open = True
+        else:
+            print(text, flush=True)
+
+    def _whole(self, text: str) -> None:
+        if self._open:
+            print("\r\x1b[2K", end="")
+            self._open = False
+        print(text, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds + 59) // 60
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

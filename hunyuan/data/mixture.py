@@ -1,0 +1,168 @@
+"""A weighted mixture of sources as an endless stream of packed rows, resumable to the token.
+
+Each source's documents come in a random order that changes every time it has been used up; which
+source is next is not left to chance: it is the one furthest behind its share of tokens. So any
+prefix of the stream has the wanted proportions, and the state is a few numbers per source.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hunyuan.data.rows import NO_TARGET, Row, pack
+from hunyuan.errors import BadDataError, UsageError
+
+
+class Documents(Protocol):
+    """What a mixture takes documents from; `hunyuan.data.shards.Source` is one."""
+
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+
+    def document(self, i: int) -> NDArray[np.int32]:
+        """Token ids of document ``i``, its end-of-text last."""
+
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of every document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One source of a mixture."""
+
+    name: str
+    """Named in the state and in errors; unique."""
+
+    documents: Documents
+    """Where the documents come from."""
+
+    weight: float
+    """Share of the mixture's tokens, relative to the other parts' weights."""
+
+    min_tokens: int = 1
+    """Only documents of at least this many tokens: whole books for the long-context stages."""
+
+
+class Mixture:
+    """Endless rows of ``row_tokens``; iterate, and keep `state` with a checkpoint."""
+
+    def __init__(self, parts: Sequence[Part], row_tokens: int, seed: int) -> None:
+        """Raises `UsageError` for weights that are no shares, `BadDataError` for empty parts."""
+        total = sum(part.weight for part in parts)
+        for part in parts:
+            if part.weight < 0 or not total:
+                raise UsageError(
+                    f"weight={part.weight} of {part.name}: must not be negative, and not all 0",
+                    f"{part.name} 的 weight={part.weight}：不能为负，且不能全为 0",
+                )
+        self._streams = [
+            _Stream(part, part.weight / total, (seed, i))
+            for i, part in enumerate(parts)
+            if part.weight
+        ]
+        self._row_tokens = row_tokens
+
+    def __iter__(self) -> "Mixture":
+        return self
+
+    def __next__(self) -> Row:
+        pieces = []
+        room = self._row_tokens
+        while room:
+            stream = max(self._streams, key=self._behind)
+            # A document once begun goes on: it stays in one piece as far as rows allow.
+            stream = next((s for s in self._streams if s.unfinished), stream)
+            piece = stream.take(room)
+            pieces.append(piece)
+            room -= len(piece[0])
+        return pack(pieces, self._row_tokens)
+
+    def _behind(self, stream: "_Stream") -> float:
+        return stream.share * sum(s.taken for s in self._streams) - stream.taken
+
+    @property
+    def taken(self) -> dict[str, int]:
+        """Tokens taken of each part so far."""
+        return {stream.name: stream.taken for stream in self._streams}
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream is, as JSON values."""
+        return {stream.name: stream.state() for stream in self._streams}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`; raises `UsageError` if the parts are others."""
+        names = {stream.name for stream in self._streams}
+        if names != state.keys():
+            raise UsageError(
+                f"the mixture has the sources {', '.join(sorted(names))}, the checkpoint "
+                f"{', '.join(sorted(state))}; use the same data, or start another run",
+                f"混合数据源为 {'、'.join(sorted(names))}，检查点中为 {'、'.join(sorted(state))}；"
+                "请使用相同的数据，或另开一次训练",
+            )
+        for stream in self._streams:
+            stream.restore(state[stream.name])
+
+
+class _Stream:
+    """The documents of one part, shuffled anew each time around."""
+
+    def __init__(self, part: Part, share: float, seed: tuple[int, int]) -> None:
+        self.name = part.name
+        self.share = share
+        self.taken = 0
+        self._documents = part.documents
+        self._seed = seed
+        self._usable = np.flatnonzero(part.documents.lengths() >= part.min_tokens)
+        if not len(self._usable):
+            raise BadDataError(
+                f"{part.name}: has no document of at least {part.min_tokens} tokens; lower "
+                "min_tokens or leave the source out",
+                f"{part.name}：没有不少于 {part.min_tokens} 个词元的文档；"
+                "请降低 min_tokens 或去掉该数据源",
+            )
+        self._epoch = self._place = self._offset = 0
+        self._order = self._shuffled()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the current document has been begun."""
+        return self._offset > 0
+
+    def take(self, room: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """At most ``room`` tokens of the current document, and their targets."""
+        document = self._documents.document(int(self._order[self._place]))
+        ids = document[self._offset : self._offset + room].astype(np.int64)
+        targets = np.full(len(ids), NO_TARGET, np.int64)
+        following = document[self._offset + 1 : self._offset + 1 + len(ids)]
+        targets[: len(following)] = following
+        self.taken += len(ids)
+        self._offset += len(ids)
+        if self._offset == len(document):
+            self._offset = 0
+            self._place += 1
+            if self._place == len(self._order):
+                self._place = 0
+                self._epoch += 1
+                self._order = self._shuffled()
+        return ids, targets
+
+    def state(self) -> dict[str, int]:
+        return {
+            "epoch": self._epoch,
+            "place": self._place,
+            "offset": self._offset,
+            "taken": self.taken,
+        }
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        self._epoch, self._place = state["epoch"], state["place"]
+        self._offset, self.taken = state["offset"], state["taken"]
+        self._order = self._shuffled()
+
+    def _shuffled(self) -> NDArray[np.int64]:
+        generator = np.random.default_rng((*self._seed, self._epoch))
+        return generator.permutation(self._usable)
