@@ -107,7 +107,7 @@ def convert(
     Raises `UsageError` (target exists, text unreadable), `DoesNotFitError` (disk), `BadDataError`
     (source damaged, or not expressible in the target's format).
     """
-    _require_new(target)
+    require_new(target)
     checkpoint = open_checkpoint(source)
     gguf = target.suffix.lower() == ".gguf"
     if gguf:
@@ -144,14 +144,14 @@ def convert(
             for leaf, kind in types.items()
         )
         comparison = compare_logits(checkpoint, open_checkpoint(written), lossless)
-        return _require_equal(replace(comparison, quantized=quantize is not None))
+        return require_equal(replace(comparison, quantized=quantize is not None))
 
     if gguf:
         metadata: dict[str, str | int] = {"general.name": source.stem}
         if quantize is not None:
             metadata["general.file_type"] = _GGUF_FILE_TYPES[quantize]
             metadata["general.quantization_version"] = 2
-        if _has_tokenizer(checkpoint):
+        if has_tokenizer(checkpoint):
             metadata |= gguf_metadata(tokenizer_of(checkpoint), rows=checkpoint.config.vocab)
         with atomic_file(target) as file:
             write_gguf_file(file, checkpoint.config, types, read, metadata)
@@ -159,8 +159,8 @@ def convert(
             return compare(Path(file.name))
     with atomic_folder(target) as folder:
         write_hf_folder(folder, checkpoint.config, checkpoint.family, types, read)
-        _write_tokenizer(checkpoint, folder)
-        _keep_token_ids(checkpoint, folder / "config.json")
+        write_tokenizer(checkpoint, folder)
+        keep_token_ids(checkpoint, folder / "config.json")
         return compare(folder)
 
 
@@ -179,7 +179,8 @@ def compare_logits(source: Checkpoint, target: Checkpoint, lossless: bool) -> Co
     )
 
 
-def _require_equal(comparison: Comparison) -> Comparison:
+def require_equal(comparison: Comparison) -> Comparison:
+    """Raise `HunyuanError` unless the comparison passed."""
     if not comparison.passed:
         raise HunyuanError(
             f"the converted model differs: logits by up to {comparison.max_difference:.3g}, mean "
@@ -201,7 +202,8 @@ def _nbytes(shape: Shape, kind: StoredType) -> int:
     return prod(stored) * dtype.itemsize
 
 
-def _require_new(target: Path) -> None:
+def require_new(target: Path) -> None:
+    """Raise `UsageError` if a file or a folder with something in it has this name."""
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise UsageError(
             f"{target}: exists already; choose another name or remove it",
@@ -209,7 +211,7 @@ def _require_new(target: Path) -> None:
         )
 
 
-def _has_tokenizer(checkpoint: Checkpoint) -> bool:
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
     """Weights may come without a tokenizer; a damaged one is an error all the same."""
     if checkpoint.gguf is not None:
         return "tokenizer.ggml.tokens" in checkpoint.gguf.metadata
@@ -217,16 +219,17 @@ def _has_tokenizer(checkpoint: Checkpoint) -> bool:
     return any(any(checkpoint.path.glob(name)) for name in names)
 
 
-def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+def write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the tokenizer of a folder, or write that of a GGUF file, if there is one."""
     if checkpoint.gguf is None:
         for pattern in TOKENIZER_FILES:
             for path in checkpoint.path.glob(pattern):
                 shutil.copyfile(path, folder / path.name)
-    elif _has_tokenizer(checkpoint):
+    elif has_tokenizer(checkpoint):
         save_tokenizer(tokenizer_of(checkpoint), folder)
 
 
-def _keep_token_ids(checkpoint: Checkpoint, config: Path) -> None:
+def keep_token_ids(checkpoint: Checkpoint, config: Path) -> None:
     """Other engines stop at the ids in config.json; a folder's own are carried over."""
     if checkpoint.gguf is None:
         raw = read_json(checkpoint.path / "config.json")

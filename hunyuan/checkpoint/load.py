@@ -142,7 +142,8 @@ def pack_checkpoint(
         done += prod(shape)
         if progress is not None:
             progress(done, total)
-    return NativeTransformer(checkpoint.config, weights)
+    # Serving is dropless, however the model was trained (specification, section 8.5).
+    return NativeTransformer(replace(checkpoint.config, routing=Routing()), weights)
 
 
 def pack_transformer(model: Transformer) -> NativeTransformer:

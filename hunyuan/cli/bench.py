@@ -124,8 +124,8 @@ def _settings(engine: "Engine") -> dict[str, Any]:
     import torch
 
     from hunyuan.checkpoint.load import dtype_name
-    from hunyuan.native.machine import processor
     from hunyuan.native.library import isa
+    from hunyuan.native.machine import processor
     from hunyuan.native.transformer import NativeTransformer
 
     model = engine.model
@@ -159,8 +159,9 @@ def _measured(
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
     from hunyuan.checkpoint.load import packed_sizes
-    from hunyuan.native import machine, measure
+    from hunyuan.engine import measure
     from hunyuan.engine.cache import block_bytes
+    from hunyuan.native import machine
     from hunyuan.native.library import BLOCK_TOKENS
     from hunyuan.native.transformer import NativeTransformer
 

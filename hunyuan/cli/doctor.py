@@ -44,8 +44,8 @@ def _facts() -> dict[str, Any]:
 
     from hunyuan.catalogue.store import installed, store
     from hunyuan.checkpoint.load import dtype_name, fastest_dtype
-    from hunyuan.native.machine import processor
     from hunyuan.memory import available_memory
+    from hunyuan.native.machine import processor
 
     return {
         "hunyuan": __version__,

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_json
-from hunyuan.checkpoint.convert import _keep_token_ids, _require_new, _write_tokenizer
+from hunyuan.checkpoint.convert import keep_token_ids, require_new, write_tokenizer
 from hunyuan.checkpoint.hf_config import FamilyName, check_expressible
 from hunyuan.checkpoint.leaves import expert_leaf, leaves
 from hunyuan.checkpoint.pieces import hf_name
@@ -38,7 +38,8 @@ from hunyuan.formats.gguf import GGMLType
 from hunyuan.formats.safetensors_writer import SafetensorsSpec, tensor_bytes, write_safetensors
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.transformer import Transformer
-from hunyuan.train.lora import LoraConfig, LoraExpertBank, LoraLinear, adapt, group_of, wanted
+from hunyuan.train.lora import LoraExpertBank, LoraLinear, adapt, group_of, wanted
+from hunyuan.train.lora_settings import LoraConfig
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -80,7 +81,7 @@ def _facts(config: ModelConfig) -> dict[str, Any]:
 def save_lora(model: Transformer, config: LoraConfig, base: Checkpoint, folder: Path) -> None:
     """Write the adapters of ``model`` as a new folder; ``base`` is what it was loaded from."""
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    _require_new(folder)
+    require_new(folder)
     with atomic_folder(folder) as aside:
         write_adapter(aside, weights, config, base)
 
@@ -156,6 +157,11 @@ class Adapter:
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         """``config`` is that of the base; `BadDataError` says what does not belong to it."""
         self.folder = folder
+        if not (folder / CONFIG).exists():
+            raise BadDataError(
+                f"{folder / CONFIG}: no such file; give an adapter folder",
+                f"{folder / CONFIG}：文件不存在；请指定适配器目录",
+            )
         raw = read_json(folder / CONFIG)
         self.rank: int = _positive(raw, "r", folder, int)
         self.alpha = float(_positive(raw, "lora_alpha", folder, (int, float)))
@@ -368,7 +374,7 @@ def merge(
     `UsageError` (target exists), `DoesNotFitError` (disk), `BadDataError` (damaged, or the adapter
     was made for another model).
     """
-    _require_new(target)
+    require_new(target)
     checkpoint = open_checkpoint(base)
     check_expressible(checkpoint.family, checkpoint.config)
     opened = Adapter(adapter, checkpoint.config)
@@ -393,6 +399,6 @@ def merge(
 
     with atomic_folder(target) as folder:
         write_hf_folder(folder, checkpoint.config, checkpoint.family, types, read)
-        _write_tokenizer(checkpoint, folder)
-        _keep_token_ids(checkpoint, folder / "config.json")
+        write_tokenizer(checkpoint, folder)
+        keep_token_ids(checkpoint, folder / "config.json")
     return checkpoint.config

@@ -158,6 +158,8 @@ def fit(run: Run) -> None:
     Raises `InterruptedWorkError` on SIGTERM or Ctrl-C, after a checkpoint, and `HunyuanError` if
     the loss is no number; then the last checkpoint stands.
     """
+    if run.share >= 1:
+        return  # it was finished before
     recipe = run.recipe
     model = run.forward.model
     began = run.step

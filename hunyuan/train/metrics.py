@@ -5,6 +5,7 @@ The kinds of lines and their fields are documented where they are read, `hunyuan
 
 import json
 import math
+import os
 import statistics
 import time
 from collections import deque
@@ -17,10 +18,13 @@ Listener = Callable[[Record], None]
 
 
 class MetricsFile:
-    """Appends every record to a file and flushes it."""
+    """Appends every record to a file and flushes it; a line a kill left torn is cut first."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            whole = path.read_bytes().rpartition(b"\n")
+            os.truncate(path, len(whole[0]) + len(whole[1]))
         self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from hunyuan.model.config import Routing
 from hunyuan.settings import require
+from hunyuan.train.lora_settings import LoraConfig
 
 Task = Literal["pretrain", "distil", "sft", "dpo"]
 NumberType = Literal["float32", "bfloat16"]
@@ -331,6 +332,9 @@ class Recipe:
     loss: LossSettings = field(default_factory=LossSettings)
     """Coefficients of the losses."""
 
+    lora: LoraConfig | None = None
+    """Low-rank adapters beside the frozen base; without this section everything is trained."""
+
     dropout: DropoutSettings = field(default_factory=DropoutSettings)
     """Dropout."""
 
@@ -357,6 +361,11 @@ class Recipe:
             getattr(self.schedule, wanted) is not None and getattr(self.schedule, other) is None,
             f"task={self.task}: needs schedule.{wanted}, and no schedule.{other}",
             f"task={self.task}：需要 schedule.{wanted}，且不能有 schedule.{other}",
+        )
+        require(
+            self.lora is None or self.model.base is not None,
+            "lora: adapts an existing model; set model.base",
+            "lora：用于已有模型；请设置 model.base",
         )
         source = "tokens" if by_tokens else "files"
         require(

@@ -14,7 +14,7 @@ from torch import Tensor
 from hunyuan.catalogue.store import locate
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from hunyuan.checkpoint.hf_config import FamilyName, check_expressible
-from hunyuan.checkpoint.leaves import expert_leaf, leaves
+from hunyuan.checkpoint.leaves import expert_leaf, is_router, leaves
 from hunyuan.checkpoint.load import (
     leaf_of,
     load_checkpoint,
@@ -23,7 +23,7 @@ from hunyuan.checkpoint.load import (
     parse_dtype,
     tokenizer_of,
 )
-from hunyuan.checkpoint.write import write_hf_folder
+from hunyuan.checkpoint.write import StoredType, write_hf_folder
 from hunyuan.data.dialogue import (
     Epochs,
     PairRows,
@@ -42,9 +42,12 @@ from hunyuan.native.machine import matrix_peak
 from hunyuan.settings import settings
 from hunyuan.tokenizer.save import save_tokenizer
 from hunyuan.tokenizer.tokenizer import Tokenizer
+from hunyuan.train.adapter import Adapter, merged_leaf, write_adapter
 from hunyuan.train.batch import Batch, to_batch
 from hunyuan.train.evaluation import HeldOut, PairLoss, TokenLoss
 from hunyuan.train.loop import Evaluate, Rows, Run
+from hunyuan.train.lora import apply_lora, describe_trainable
+from hunyuan.train.lora_settings import LoraConfig
 from hunyuan.train.losses import (
     Distillation,
     Forward,
@@ -72,6 +75,9 @@ class Subject:
 
     tokenizer: Tokenizer | None
 
+    base: Checkpoint | None = None
+    """What it was loaded from, if it is not fresh."""
+
 
 def prepare(
     recipe: Recipe,
@@ -91,6 +97,8 @@ def prepare(
     subject = _subject(recipe.model, tokens, generator)
     model, config = subject.model, subject.model.config
     _require_context(recipe, config)
+    if recipe.lora is not None:
+        apply_lora(model, recipe.lora, generator)
     twin = dropless_twin(model)
     forward = Forward(model, recipe.dropout, generator)
     data = _tokens(recipe, tokens, config) if tokens else _files(recipe, subject, config)
@@ -111,7 +119,7 @@ def prepare(
     )
     saver = Saver(
         folder / "checkpoints",
-        _writer(subject),
+        _writer(subject) if recipe.lora is None else _adapter_writer(subject, recipe.lora),
         keep_last=recipe.saving.keep_last,
         keep_best=recipe.saving.keep_best,
     )
@@ -127,7 +135,7 @@ def prepare(
             saver=saver,
             evaluate=evaluate,
             generator=generator,
-            flops_per_token=3 * config.flops_per_token(recipe.batch.row_tokens // 2),
+            flops_per_token=_flops_per_token(recipe, config),
             peak=matrix_peak(model.dtype),
             pairs=recipe.task == "dpo",
             average=Average(optimizer.masters, decay) if decay else None,
@@ -181,7 +189,7 @@ def _from_base(chosen: ModelSettings, base: Checkpoint, tokens: TokenSet | None)
     tokenizer = load_tokenizer(chosen.tokenizer) if chosen.tokenizer else tokenizer_of(base)
     if tokens is not None:
         _require_same(tokenizer, load_tokenizer(tokens.tokenizer_folder), tokens)
-    return Subject(model=model, family=base.family, tokenizer=_fits(tokenizer, config))
+    return Subject(model=model, family=base.family, tokenizer=_fits(tokenizer, config), base=base)
 
 
 def _changed(config: ModelConfig, change: Mapping[str, Any]) -> ModelConfig:
@@ -256,6 +264,41 @@ def _writer(subject: Subject) -> Callable[[Path, Mapping[str, Tensor]], None]:
             save_tokenizer(subject.tokenizer, folder)
 
     return write
+
+
+def _adapter_writer(
+    subject: Subject, lora: LoraConfig
+) -> Callable[[Path, Mapping[str, Tensor]], None]:
+    """The model with the adapters worked in, ready to be served, and the adapters beside it."""
+    base, config = subject.base, subject.model.config
+    assert base is not None
+    types = {leaf: leaf_dtype(subject.model, leaf) for leaf in leaves(config)}
+
+    def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
+        (folder / "adapter").mkdir()
+        write_adapter(folder / "adapter", weights, lora, base)
+        adapter = Adapter(folder / "adapter", config)
+
+        def read(leaf: str, kind: StoredType) -> Tensor:
+            assert isinstance(kind, torch.dtype)
+            return merged_leaf(base, adapter, leaf, kind)
+
+        write_hf_folder(folder, config, subject.family, types, read)
+        if subject.tokenizer is not None:
+            save_tokenizer(subject.tokenizer, folder)
+
+    return write
+
+
+def leaf_dtype(model: Transformer, leaf: str) -> torch.dtype:
+    """Norms and the router are float32 in every model."""
+    small = leaf.endswith("norm.weight") or is_router(leaf)
+    return torch.float32 if small else model.dtype
+
+
+def _flops_per_token(recipe: Recipe, config: ModelConfig) -> int:
+    """Forward once, backward twice; with adapters once, for frozen weights need no gradient."""
+    return (3 if recipe.lora is None else 2) * config.flops_per_token(recipe.batch.row_tokens // 2)
 
 
 # ------------------------------------------------------------------ the data
@@ -487,11 +530,14 @@ def describe(run: Run, tally: Tally | None) -> list[Line]:
             f"训练其中 {trained:,} 个",
         )
     ]
-    groups: dict[str, int] = {}
-    for one in run.optimizer.trained:
-        groups[_kind(one.name)] = groups.get(_kind(one.name), 0) + one.weight.numel()
-    listed = ", ".join(f"{name} {count:,}" for name, count in groups.items())
-    lines.append(Line(f"trained: {listed}", f"训练部分：{listed}"))
+    listed = [g for g in describe_trainable(run.forward.model) if g.trained]
+    lines.append(
+        Line(
+            "trained: " + ", ".join(f"{g.group} {g.trained:,} in {g.tensors}" for g in listed),
+            "训练部分："
+            + "，".join(f"{g.group} {g.trained:,}（{g.tensors} 个张量）" for g in listed),
+        )
+    )
     if config.experts:
         routing = config.routing
         lines.append(
@@ -523,22 +569,6 @@ def describe(run: Run, tally: Tally | None) -> list[Line]:
         )
         lines += [Line(f"  {line}", f"  {line}") for line in tally.malformed[:5]]
     return lines
-
-
-def _kind(name: str) -> str:
-    for part, kind in (
-        (".mlp.experts.", "routed experts"),
-        (".mlp.gate.", "router"),
-        (".shared_mlp.", "shared expert"),
-        (".mlp.", "MLP"),
-        ("layernorm", "norms"),
-        (".norm.", "norms"),
-        (".self_attn.", "attention"),
-        ("embed_tokens", "embedding"),
-    ):
-        if part in name:
-            return kind
-    return "head"
 
 
 def read_recipe(table: Mapping[str, Any]) -> Recipe:
