@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from hunyuan.native.machine import processor
 from hunyuan.native.library import isa, unavailable
+from hunyuan.native.machine import processor
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -30,7 +30,12 @@ from hunyuan.files import atomic_file, human_bytes
 )
 @click.option("--accept-changes", is_flag=True, help="Go on although the recipe has changed.")
 @click.option("--dry-run", is_flag=True, help="Show the complete recipe and stop.")
-@click.option("--stop-after", type=int, metavar="STEPS", help="Stop, resumably, after some steps.")
+@click.option(
+    "--stop-after",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Stop, resumably, after some steps.",
+)
 def train(
     recipe: Path,
     folder: Path | None,
@@ -89,7 +94,8 @@ def run_recipe(
             print(line.zh if language() == "zh" else line.en, flush=True)
         saved, damaged = read_newest(run.saver.folder)
         for path in damaged:
-            _say(f"{path} is damaged and passed over", f"{path} 已损坏，跳过")
+            aside = run.saver.set_aside(path)
+            _say(f"{path} is damaged; it is now {aside}", f"{path} 已损坏，现改名为 {aside}")
         if saved is not None:
             run.restore(saved)
             _say(f"going on from step {run.step}", f"从第 {run.step} 步继续")
@@ -183,8 +189,6 @@ class Screen:
             if "accuracy" in record:
                 text += f", {'准确率' if chinese else 'accuracy'} {record['accuracy']:.0%}"
             self._whole(text)
-        elif record["kind"] == "moe" and not self._terminal:
-            return
         elif record["kind"] == "alarm":
             label = (
                 ("警告" if chinese else "warning")

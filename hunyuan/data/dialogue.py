@@ -11,6 +11,7 @@ text (or message) of an answer to the messages.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,9 @@ def encode_dialogue(
         isinstance(m, Mapping) and m.get("role") == "assistant" for m in messages
     ):
         raise UsageError("messages: have no answer of the assistant", "messages：没有助手的回答")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise UsageError(f"messages[{i}]: is no object", f"messages[{i}]：不是对象")
     last = max(i for i, m in enumerate(messages) if m.get("role") == "assistant")
     ids = tokenizer.chat_prompt(messages[: last + 1], add_generation_prompt=False)
     learned = np.zeros(len(ids), bool)
@@ -213,7 +217,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             yield from file
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadDataError(
             f"{path}: {reason}; give a jsonl or jsonl.gz file",
@@ -284,10 +288,11 @@ class Epochs:
 
     def state(self) -> dict[str, int]:
         """Where the stream is, as JSON values."""
-        return {"epoch": self._epoch, "place": self._place}
+        return {"epoch": self._epoch, "place": self._place, "of": len(self._examples)}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on from a `state`."""
+        """Go on from a `state`; raises `UsageError` if the data are others."""
+        _require_same(len(self._examples), state)
         self._epoch, self._place = state["epoch"], state["place"]
         self._order = self._shuffled()
 
@@ -299,9 +304,9 @@ class Epochs:
 class PairRows:
     """Preferences as rows, ``epochs`` times over: per micro-batch its chosen, then its rejected.
 
-    A micro-batch has ``pairs_per_batch`` pairs (the last of an epoch maybe fewer), each answer in a
-    row of its own, as long as the longest of them. `state` and `restore` as in `Epochs`, between
-    micro-batches.
+    A micro-batch has ``pairs_per_batch`` pairs (the last of all maybe fewer; one epoch goes over
+    into the next), each answer in a row of its own, as long as the longest of them. `state` and
+    `restore` as in `Epochs`, between micro-batches.
     """
 
     def __init__(self, pairs: Sequence[Pair], pairs_per_batch: int, epochs: int, seed: int) -> None:
@@ -310,6 +315,7 @@ class PairRows:
         self._epochs = epochs
         self._seed = seed
         self._epoch = self._place = 0
+        self._order = self._shuffled()
         self._waiting: list[Row] = []
 
     def __iter__(self) -> "PairRows":
@@ -317,14 +323,16 @@ class PairRows:
 
     def __next__(self) -> Row:
         if not self._waiting:
-            if self._epoch == self._epochs:
+            taken: list[Pair] = []
+            while len(taken) < self._per_batch and self._epoch < self._epochs:
+                taken.append(self._pairs[int(self._order[self._place])])
+                self._place += 1
+                if self._place == len(self._pairs):
+                    self._place = 0
+                    self._epoch += 1
+                    self._order = self._shuffled()
+            if not taken:
                 raise StopIteration
-            order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._pairs))
-            taken = [self._pairs[i] for i in order[self._place : self._place + self._per_batch]]
-            self._place += self._per_batch
-            if self._place >= len(self._pairs):
-                self._place = 0
-                self._epoch += 1
             self._waiting = pair_rows(taken)
         return self._waiting.pop(0)
 
@@ -335,11 +343,27 @@ class PairRows:
     def state(self) -> dict[str, int]:
         """Where the stream is, as JSON values."""
         assert not self._waiting, "within a micro-batch"
-        return {"epoch": self._epoch, "place": self._place}
+        return {"epoch": self._epoch, "place": self._place, "of": len(self._pairs)}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on from a `state`."""
+        """Go on from a `state`; raises `UsageError` if the data are others."""
+        _require_same(len(self._pairs), state)
         self._epoch, self._place = state["epoch"], state["place"]
+        self._order = self._shuffled()
+
+    def _shuffled(self) -> NDArray[np.int64]:
+        return np.random.default_rng((self._seed, self._epoch)).permutation(len(self._pairs))
+
+
+def _require_same(count: int, state: Mapping[str, int]) -> None:
+    """A place in an order of other examples means nothing."""
+    if state.get("of") != count:
+        raise UsageError(
+            f"the files give {count} conversations, the checkpoint was made with "
+            f"{state.get('of')}; use the same data, or start another run",
+            f"数据文件中有 {count} 条对话，检查点所用为 {state.get('of')} 条；"
+            "请使用相同的数据，或另开一次训练",
+        )
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[Row]:

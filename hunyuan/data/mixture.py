@@ -51,7 +51,15 @@ class Mixture:
     """Endless rows of ``row_tokens``; iterate, and keep `state` with a checkpoint."""
 
     def __init__(self, parts: Sequence[Part], row_tokens: int, seed: int) -> None:
-        """Raises `UsageError` for weights that are no shares, `BadDataError` for empty parts."""
+        """Raises `UsageError` for weights that are no shares and for a part that is named twice,
+        `BadDataError` for empty parts.
+        """
+        names = [part.name for part in parts]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise UsageError(
+                f"{twice[0]}: is in the mixture twice; give it once, with the sum of the weights",
+                f"{twice[0]}：在混合中出现两次；请只写一次，权重相加",
+            )
         total = sum(part.weight for part in parts)
         for part in parts:
             if part.weight < 0 or not total:
@@ -94,7 +102,7 @@ class Mixture:
         return {stream.name: stream.state() for stream in self._streams}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`; raises `UsageError` if the parts are others."""
+        """Go on from a `state`; raises `UsageError` if the parts or their sizes are others."""
         names = {stream.name for stream in self._streams}
         if names != state.keys():
             raise UsageError(
@@ -156,9 +164,17 @@ class _Stream:
             "place": self._place,
             "offset": self._offset,
             "taken": self.taken,
+            "of": len(self._usable),
         }
 
     def restore(self, state: Mapping[str, int]) -> None:
+        if state.get("of") != len(self._usable):
+            raise UsageError(
+                f"{self.name}: has {len(self._usable)} documents, the checkpoint was made with "
+                f"{state.get('of')}; use the same data, or start another run",
+                f"{self.name}：有 {len(self._usable)} 个文档，检查点所用为 {state.get('of')} 个；"
+                "请使用相同的数据，或另开一次训练",
+            )
         self._epoch, self._place = state["epoch"], state["place"]
         self._offset, self.taken = state["offset"], state["taken"]
         self._order = self._shuffled()

@@ -1,8 +1,9 @@
 """One decoder-only Transformer; every difference between families is a field of `ModelConfig`.
 
-Reading order: ``config`` (what varies), ``layers``, ``rope``, ``attention`` (GQA, then sharing
-across layers), ``routing`` (which expert takes which token), ``moe`` (follow one token),
-``transformer`` (all of it together). Nothing here knows about files, serving or training.
+Reading order: ``config`` (what varies), ``rope``, ``ops`` (what lies between the products),
+``layers``, ``attention`` (GQA, then sharing across layers), ``routing`` (which expert takes which
+token), ``grouped`` and ``moe`` (follow one token), ``transformer`` (all of it together). Nothing
+here knows about files, serving or training.
 
 The letters of tensor shapes, the same in the whole package:
 

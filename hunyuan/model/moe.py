@@ -8,10 +8,10 @@ of gates, weights or capacity.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hunyuan.model.config import ModelConfig
+from hunyuan.model.grouped import grouped_linear
 from hunyuan.model.layers import MLP
 from hunyuan.model.ops import REFERENCE, Ops
 from hunyuan.model.routing import Assignment, Routes, assign_groups, choose, group_rooms, routes_of
@@ -43,37 +43,19 @@ class ExpertBank(nn.Module):
     def forward(self, x_sorted: Tensor, counts: Tensor, ops: Ops) -> Tensor:
         """Ragged groups: rows (M, D) in expert order, ``counts`` (E,) rows each -> (M, D).
 
-        Reads only the weights of experts that have rows. On a CPU a loop over split rows beats
-        the grouped matrix product.
+        Reads only the weights of experts that have rows.
         """
-        rows = torch.split(x_sorted, counts.tolist())
-        outputs = [
-            _expert(x, gate, up, down, ops)
-            for x, gate, up, down in zip(rows, *self._weights(), strict=True)
-            if len(x)
-        ]
-        return torch.cat(outputs) if outputs else x_sorted
+        return self._run(x_sorted, counts.tolist(), ops)
 
     def forward_slots(self, x_slots: Tensor, ops: Ops) -> Tensor:
         """Equal groups: (E, capacity, D) -> (E, capacity, D), static shapes."""
-        if x_slots.device.type == "cpu":  # a product each: faster there than a batched one
-            return torch.stack(
-                [
-                    _expert(x, gate, up, down, ops)
-                    for x, gate, up, down in zip(x_slots, *self._weights(), strict=True)
-                ]
-            )
-        gate, up = torch.bmm(x_slots, self.gate_proj.mT), torch.bmm(x_slots, self.up_proj.mT)
-        return torch.bmm(ops.swiglu(gate, up), self.down_proj.mT)
+        experts, room, _ = x_slots.shape
+        return self._run(x_slots.flatten(0, 1), [room] * experts, ops).view_as(x_slots)
 
-    def _weights(self) -> list[tuple[Tensor, ...]]:
-        """Per matrix, the experts' slices. One `unbind` has one gradient; indexing an expert would
-        make a whole stack of zeros for each."""
-        return [stacked.unbind() for stacked in (self.gate_proj, self.up_proj, self.down_proj)]
-
-
-def _expert(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, ops: Ops) -> Tensor:
-    return F.linear(ops.swiglu(F.linear(x, gate), F.linear(x, up)), down)
+    def _run(self, x: Tensor, counts: list[int], ops: Ops) -> Tensor:
+        gate = grouped_linear(x, self.gate_proj, counts)
+        up = grouped_linear(x, self.up_proj, counts)
+        return grouped_linear(ops.swiglu(gate, up), self.down_proj, counts)
 
 
 class MoE(nn.Module):
@@ -140,7 +122,12 @@ class MoE(nn.Module):
 def _combine(out: Tensor, routes: Routes) -> Tensor:
     """Experts' results (N * k, D) in the order of the choices -> (N, D), weighted."""
     weight = routes.weight.to(out.dtype)
-    return (out.view(*weight.shape, -1) * weight[..., None]).sum(1)
+    return _sum_choices(out.view(*weight.shape, -1) * weight[..., None])
+
+
+def _sum_choices(x: Tensor) -> Tensor:
+    """(N, k, D) -> (N, D); with one choice there is nothing to add, nor to copy."""
+    return x[:, 0] if x.shape[1] == 1 else x.sum(1)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -161,7 +148,7 @@ class _GatherRows(torch.autograd.Function):
         rows = grad.index_select(0, inverse.flatten()).view(*inverse.shape, -1)
         if keep is not None:
             rows = rows * keep[..., None]
-        return rows.sum(1), None, None, None
+        return _sum_choices(rows), None, None, None
 
 
 def gather_rows(x: Tensor, index: Tensor, inverse: Tensor, keep: Tensor | None) -> Tensor:

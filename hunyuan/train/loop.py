@@ -109,7 +109,8 @@ class Run:
         self.optimizer.restore(saved.tensors)
         if self.average is not None:
             for one, value in zip(self.optimizer.trained, self.average.values, strict=True):
-                value.copy_(saved.tensors[f"average.{one.name}"])
+                # A run that averages only from here on begins with what it has.
+                value.copy_(saved.tensors.get(f"average.{one.name}", one.master.detach()))
         restore_generators(saved.tensors, self.generator)
         self.rows.restore(saved.state["rows"])
         for name in ("step", "done", "tokens", "best", "evaluated"):
@@ -165,16 +166,17 @@ def fit(run: Run) -> None:
     began = run.step
     clock = _Clock(run)
     with _stopping() as stopping:
+        if run.evaluated < 0:
+            _evaluate(run)
+            clock.restart()
+        # Everything is saved at the end of a turn: in between, rows are taken but not learned.
         for batches in steps(iter(run.rows), recipe.batch.rows, recipe.batch.accumulate):
-            if run.evaluated < 0 or run.share - run.evaluated >= recipe.evaluation.every:
-                _evaluate(run)
-                clock.restart()
             model.train()
             scalars, routes = _gradients(run, batches)
             rate = rate_at(recipe.schedule, run.share)
-            norm = run.optimizer.step(rate)
             loss = float(scalars["loss"])
-            if not math.isfinite(loss) or not math.isfinite(norm):
+            norm = run.optimizer.step(rate) if math.isfinite(loss) else math.nan
+            if not math.isfinite(norm):
                 _stop_at_nonsense(run, loss, norm)
             if run.average is not None:
                 run.average.update()
@@ -191,11 +193,14 @@ def fit(run: Run) -> None:
                 run.tell("moe", layers=layers)
                 run.alarm(run.watch.experts(run.step, layers))
             _report_failed_save(run)
+            if run.share >= 1:
+                break
+            if run.share - run.evaluated >= recipe.evaluation.every:
+                _evaluate(run)
+                clock.restart()
             if time.monotonic() - run.saver.saved_at > 60 * recipe.saving.every_minutes:
                 run.saver.save(run.snapshot())
                 run.saver.saved_at = time.monotonic()
-            if run.share >= 1:
-                break
             if stopping() or (run.stop_after and run.step - began >= run.stop_after):
                 _save_now(run)
                 raise InterruptedWorkError(
@@ -273,8 +278,7 @@ def _evaluate(run: Run) -> None:
     if records and run.step and records[0]["loss"] < run.best:
         run.best = records[0]["loss"]
         if run.recipe.saving.keep_best:
-            run.saver.save(run.snapshot())
-            run.saver.note_best(run.step, run.best)
+            run.saver.save(run.snapshot(), best=run.best)
 
 
 def _save_now(run: Run) -> None:

@@ -17,7 +17,7 @@ Cost: rank * (in + out) numbers a matrix; a step still runs through W both ways.
 `hunyuan.train.adapter`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from hunyuan.checkpoint.leaves import expert_leaf, is_router, leaves
 from hunyuan.errors import UsageError, language
+from hunyuan.model.grouped import grouped_linear
 from hunyuan.model.moe import ExpertBank
 from hunyuan.model.ops import Ops
 from hunyuan.model.transformer import Transformer
@@ -56,7 +57,9 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in the type of ``x``."""
         y: Tensor = self.base(x)
-        return y + _low_rank(self, x, self.lora_A, self.lora_B).to(y.dtype)
+        dropped = F.dropout(x.to(self.lora_A.dtype), self.dropout, self.training)
+        low = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scale
+        return y + low.to(y.dtype)
 
 
 class LoraExpertBank(nn.Module):
@@ -85,57 +88,25 @@ class LoraExpertBank(nn.Module):
 
     def forward(self, x_sorted: Tensor, counts: Tensor, ops: Ops) -> Tensor:
         """Ragged groups: rows (M, D) in expert order, ``counts`` (E,) rows each -> (M, D)."""
-        experts = self._experts()
-        rows = torch.split(x_sorted, counts.tolist())
-        outputs = [
-            self._expert(x, expert, ops) for x, expert in zip(rows, experts, strict=True) if len(x)
-        ]
-        return torch.cat(outputs) if outputs else x_sorted
+        return self._run(x_sorted, counts.tolist(), ops)
 
     def forward_slots(self, x_slots: Tensor, ops: Ops) -> Tensor:
         """Equal groups: (E, capacity, D) -> (E, capacity, D), static shapes."""
-        pairs = zip(x_slots.unbind(), self._experts(), strict=True)
-        return torch.stack([self._expert(x, expert, ops) for x, expert in pairs])
+        experts, room, _ = x_slots.shape
+        return self._run(x_slots.flatten(0, 1), [room] * experts, ops).view_as(x_slots)
 
-    def _experts(self) -> "list[dict[str, _Slices]]":
-        """Per expert and matrix, its slices. One `unbind` a tensor has one gradient."""
-        stacks: dict[str, list[_Slices]] = {}
-        for name in ("gate_proj", "up_proj", "down_proj"):
-            weights = self.base.get_parameter(name).unbind()
-            if name in self.lora_A:
-                pairs = zip(
-                    weights, self.lora_A[name].unbind(), self.lora_B[name].unbind(), strict=True
-                )
-                stacks[name] = [_Slices(*slices) for slices in pairs]
-            else:
-                stacks[name] = [_Slices(weight, None, None) for weight in weights]
-        return [
-            dict(zip(stacks, slices, strict=True)) for slices in zip(*stacks.values(), strict=True)
-        ]
+    def _run(self, x: Tensor, counts: list[int], ops: Ops) -> Tensor:
+        gate, up = (self._project(x, name, counts) for name in ("gate_proj", "up_proj"))
+        return self._project(ops.swiglu(gate, up), "down_proj", counts)
 
-    def _expert(self, x: Tensor, expert: "Mapping[str, _Slices]", ops: Ops) -> Tensor:
-        gate, up = (self._project(x, expert[name]) for name in ("gate_proj", "up_proj"))
-        return self._project(ops.swiglu(gate, up), expert["down_proj"])
-
-    def _project(self, x: Tensor, slices: "_Slices") -> Tensor:
-        y = F.linear(x, slices.weight)
-        if slices.a is None or slices.b is None:
+    def _project(self, x: Tensor, name: str, counts: list[int]) -> Tensor:
+        y = grouped_linear(x, self.base.get_parameter(name), counts)
+        if name not in self.lora_A:
             return y
-        return y + _low_rank(self, x, slices.a, slices.b).to(y.dtype)
-
-
-class _Slices(NamedTuple):
-    """One expert's matrix, and its adapter if it has one."""
-
-    weight: Tensor
-    a: Tensor | None
-    b: Tensor | None
-
-
-def _low_rank(module: LoraLinear | LoraExpertBank, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """scale * B (A x), float32."""
-    dropped = F.dropout(x.to(a.dtype), module.dropout, module.training)
-    return F.linear(F.linear(dropped, a), b) * module.scale
+        a, b = self.lora_A[name], self.lora_B[name]
+        dropped = F.dropout(x.to(a.dtype), self.dropout, self.training)
+        low = grouped_linear(grouped_linear(dropped, a, counts), b, counts) * self.scale
+        return y + low.to(y.dtype)
 
 
 def _random(like: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hunyuan.files import disk_errors
+
 Record = dict[str, Any]
 Listener = Callable[[Record], None]
 
@@ -21,16 +23,19 @@ class MetricsFile:
     """Appends every record to a file and flushes it; a line a kill left torn is cut first."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            whole = path.read_bytes().rpartition(b"\n")
-            os.truncate(path, len(whole[0]) + len(whole[1]))
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_file():
+                whole = path.read_bytes().rpartition(b"\n")
+                os.truncate(path, len(whole[0]) + len(whole[1]))
+            self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:
         """Write one line; figures that are not finite become null."""
-        self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        with disk_errors(self._path):
+            self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

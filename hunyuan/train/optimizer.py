@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hunyuan.errors import UsageError
 from hunyuan.train.recipe import OptimizerSettings, ScheduleSettings
 
 
@@ -133,7 +134,17 @@ class Optimizer:
                     yield f"{moment}.{one.name}", state[moment]
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from `tensors`; they must be those of the same parameters."""
+        """Go on from `tensors`; raises `UsageError` if they are those of other parameters."""
+        ours = {f"master.{one.name}": one.master.shape for one in self.trained}
+        theirs = {n: t.shape for n, t in tensors.items() if n.startswith("master.")}
+        if ours != theirs:
+            first = min(n for n in ours.keys() | theirs if ours.get(n) != theirs.get(n))
+            name = first.removeprefix("master.")
+            raise UsageError(
+                f"{name}: is trained in another shape or not at all in the checkpoint; go on with "
+                "the model and the adapters it was begun with, or start another run",
+                f"{name}：与检查点中训练的参数不一致；请使用原来的模型与适配器设置，或另开一次训练",
+            )
         with torch.no_grad():
             for one in self.trained:
                 one.master.copy_(tensors[f"master.{one.name}"])

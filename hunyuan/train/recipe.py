@@ -27,6 +27,18 @@ def _share(where: str, value: float) -> None:
     )
 
 
+def _below_one(where: str, value: float) -> None:
+    require(
+        0 <= value < 1,
+        f"{where}={value} must be at least 0 and below 1",
+        f"{where}={value} 须不小于 0 且小于 1",
+    )
+
+
+def _not_negative(where: str, value: float) -> None:
+    require(value >= 0, f"{where}={value} must not be negative", f"{where}={value} 不能为负")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """Which model is trained; exactly one of the first three."""
@@ -110,6 +122,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         _share("data.heldout_share", self.heldout_share)
         _share("data.malformed_share", self.malformed_share)
+        if self.limit is not None:
+            _positive("data.limit", self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +177,11 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         _positive("optimizer.learning_rate", self.learning_rate)
         _positive("optimizer.expert_ratio", self.expert_ratio)
+        _positive("optimizer.eps", self.eps)
+        for name in ("beta1", "beta2"):
+            _below_one(f"optimizer.{name}", getattr(self, name))
+        for name in ("weight_decay", "clip"):
+            _not_negative(f"optimizer.{name}", getattr(self, name))
         if self.noise_scale is not None:
             _positive("optimizer.noise_scale", self.noise_scale)
 
@@ -227,12 +246,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         for name in ("balance", "router_z", "dpo_nll"):
-            value = getattr(self, name)
-            require(
-                value >= 0,
-                f"loss.{name}={value} must not be negative",
-                f"loss.{name}={value} 不能为负",
-            )
+            _not_negative(f"loss.{name}", getattr(self, name))
         _positive("loss.dpo_beta", self.dpo_beta)
 
 
@@ -247,8 +261,8 @@ class DropoutSettings:
     """Share of the outputs of every attention and MLP."""
 
     def __post_init__(self) -> None:
-        _share("dropout.attention", self.attention)
-        _share("dropout.hidden", self.hidden)
+        _below_one("dropout.attention", self.attention)
+        _below_one("dropout.hidden", self.hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +285,7 @@ class SavingSettings:
     def __post_init__(self) -> None:
         _positive("saving.every_minutes", self.every_minutes)
         _positive("saving.keep_last", self.keep_last)
-        _share("saving.ema", self.ema)
+        _below_one("saving.ema", self.ema)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +299,7 @@ class EvaluationSettings:
     """Rows of every held-out source."""
 
     def __post_init__(self) -> None:
-        _share("evaluation.every", self.every)
+        _positive("evaluation.every", self.every)
         _positive("evaluation.rows", self.rows)
 
 
@@ -355,6 +369,7 @@ class Recipe:
     """Seed of weights, data order, dropout and recycle routing."""
 
     def __post_init__(self) -> None:
+        _not_negative("seed", self.seed)
         by_tokens = self.task in ("pretrain", "distil")
         wanted, other = ("tokens", "epochs") if by_tokens else ("epochs", "tokens")
         require(

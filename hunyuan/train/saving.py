@@ -20,11 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hunyuan.errors import BadDataError, HunyuanError
-from hunyuan.files import atomic_file, atomic_folder
+from hunyuan.files import atomic_file, atomic_folder, disk_errors
+from hunyuan.formats.safetensors_writer import (
+    DTYPE_NAMES,
+    SafetensorsSpec,
+    tensor_bytes,
+    write_safetensors,
+)
 
 STATE = "training/state.safetensors"
 STATE_JSON = "training/state.json"
@@ -71,10 +77,13 @@ class Saver:
         self._error: HunyuanError | None = None
         self.saved_at = time.monotonic()
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Write in the background; waits for an earlier one first."""
+    def save(self, snapshot: Snapshot, *, best: float | None = None) -> None:
+        """Write in the background; waits for an earlier one first.
+
+        ``best`` is the evaluation loss, if it is the lowest so far: that checkpoint is kept.
+        """
         self.wait()
-        self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint")
+        self._thread = threading.Thread(target=self._run, args=(snapshot, best), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
@@ -88,16 +97,21 @@ class Saver:
         error, self._error = self._error, None
         return error
 
-    def note_best(self, step: int, loss: float) -> None:
-        """Remember that the checkpoint of ``step`` has the lowest loss so far."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.folder / _BEST) as file:
-            file.write(json.dumps({"step": step, "loss": loss}).encode())
+    def set_aside(self, path: Path) -> Path:
+        """Give a damaged checkpoint another name, so that its step can be written again."""
+        aside = path.with_name(f"damaged-{path.name}")
+        with disk_errors(path):
+            if aside.exists():
+                shutil.rmtree(aside)
+            return path.rename(aside)
 
-    def _run(self, snapshot: Snapshot) -> None:
+    def _run(self, snapshot: Snapshot, best: float | None) -> None:
         try:
-            self._write(snapshot)
-            self._remove_old()
+            with disk_errors(self.folder):
+                self._write(snapshot)
+                if best is not None:
+                    self._note_best(snapshot.step, best)
+                self._remove_old()
         except HunyuanError as error:
             self._error = error
 
@@ -108,10 +122,14 @@ class Saver:
         with atomic_folder(target) as folder:
             self._write_model(folder, snapshot.weights)
             (folder / STATE).parent.mkdir()
-            save_file(snapshot.tensors, folder / STATE)
+            _write_tensors(snapshot.tensors, folder / STATE)
             state = snapshot.state | {"sha256": _sha256(folder / STATE)}
             (folder / STATE_JSON).write_text(json.dumps(state, indent=1), encoding="utf-8")
         self.saved_at = time.monotonic()
+
+    def _note_best(self, step: int, loss: float) -> None:
+        with atomic_file(self.folder / _BEST) as file:
+            file.write(json.dumps({"step": step, "loss": loss}).encode())
 
     def _remove_old(self) -> None:
         kept = {best_step(self.folder)} if self._keep_best else set()
@@ -150,8 +168,8 @@ def read_newest(folder: Path) -> tuple[Saved | None, list[Path]]:
     """
     damaged: list[Path] = []
     for path in reversed(checkpoints(folder)):
-        state = json.loads((path / STATE_JSON).read_text(encoding="utf-8"))
-        if _sha256(path / STATE) == state.pop("sha256"):
+        state = _read_state(path)
+        if state is not None and _sha256(path / STATE) == state.pop("sha256", None):
             return Saved(path, state, load_file(path / STATE)), damaged
         damaged.append(path)
     if damaged:
@@ -171,6 +189,26 @@ def restore_generators(tensors: Mapping[str, Tensor], generator: torch.Generator
     """The reverse of `generators_state`."""
     torch.set_rng_state(tensors["generator.torch"])
     generator.set_state(tensors["generator.routing"])
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """What is in a checkpoint's state.json, if it is whole."""
+    try:
+        state = json.loads((path / STATE_JSON).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A safetensors file; the library's own writer reports a full disk as no OSError."""
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
+    specs = [
+        SafetensorsSpec(name, DTYPE_NAMES[t.dtype], tuple(t.shape), [tensor_bytes(t.contiguous())])
+        for name, t in ordered
+    ]
+    with path.open("wb") as file:
+        write_safetensors(file, specs, {"format": "pt"})
 
 
 def _sha256(path: Path) -> str:

@@ -36,7 +36,7 @@ from hunyuan.data.mixture import Mixture, Part
 from hunyuan.data.shards import Source, TokenSet
 from hunyuan.errors import BadDataError, UsageError
 from hunyuan.memory import require_memory
-from hunyuan.model.config import ModelConfig, config_from_dict, preset
+from hunyuan.model.config import ModelConfig, preset
 from hunyuan.model.transformer import Transformer, build, init_weights
 from hunyuan.native.machine import matrix_peak
 from hunyuan.settings import settings
@@ -59,7 +59,7 @@ from hunyuan.train.losses import (
 from hunyuan.train.metrics import Listener
 from hunyuan.train.optimizer import Average, Optimizer, expert_ratio
 from hunyuan.train.outside import add_hidden_dropout, dropless_twin, recompute_blocks
-from hunyuan.train.recipe import ModelSettings, Recipe
+from hunyuan.train.recipe import Recipe
 from hunyuan.train.saving import Saver
 
 _VOCABULARY_MULTIPLE = 64
@@ -94,7 +94,7 @@ def prepare(
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     tokens = TokenSet.open(recipe.data.tokens) if recipe.data.tokens is not None else None
-    subject = _subject(recipe.model, tokens, generator)
+    subject = _subject(recipe, tokens, generator)
     model, config = subject.model, subject.model.config
     _require_context(recipe, config)
     if recipe.lora is not None:
@@ -149,13 +149,14 @@ def prepare(
 # ------------------------------------------------------------------ the model
 
 
-def _subject(chosen: ModelSettings, tokens: TokenSet | None, generator: torch.Generator) -> Subject:
+def _subject(recipe: Recipe, tokens: TokenSet | None, generator: torch.Generator) -> Subject:
+    chosen = recipe.model
     if chosen.base is not None:
-        return _from_base(chosen, open_checkpoint(locate(chosen.base)), tokens)
+        return _from_base(recipe, open_checkpoint(locate(chosen.base)), tokens)
     if chosen.preset is not None:
         config = preset(chosen.preset)
     else:
-        config = config_from_dict({"vocab": 1} | (chosen.shape or {}))
+        config = settings(ModelConfig, {"vocab": 1} | (chosen.shape or {}), "model.shape.")
     if tokens is not None and "vocab" not in chosen.change and "vocab" not in (chosen.shape or {}):
         rows = math.ceil(tokens.vocab / _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
         config = replace(config, vocab=rows)
@@ -173,7 +174,8 @@ def _subject(chosen: ModelSettings, tokens: TokenSet | None, generator: torch.Ge
     return Subject(model=model, family="hunyuan", tokenizer=_fits(tokenizer, config))
 
 
-def _from_base(chosen: ModelSettings, base: Checkpoint, tokens: TokenSet | None) -> Subject:
+def _from_base(recipe: Recipe, base: Checkpoint, tokens: TokenSet | None) -> Subject:
+    chosen = recipe.model
     config = _changed(base.config, chosen.change)
     if leaves(config) != leaves(base.config):
         raise UsageError(
@@ -182,7 +184,8 @@ def _from_base(chosen: ModelSettings, base: Checkpoint, tokens: TokenSet | None)
             f"model.change={chosen.change}：会改变权重形状；只能修改 context、rope 等字段",
         )
     check_expressible(base.family, config)
-    _require_memory(config, parse_dtype(chosen.dtype))
+    if recipe.lora is None:  # else loading asks for what the frozen weights take
+        _require_memory(config, parse_dtype(chosen.dtype))
     model = load_checkpoint(
         replace(base, config=config), parse_dtype(chosen.dtype), routing=chosen.routing
     )
@@ -196,8 +199,10 @@ def _changed(config: ModelConfig, change: Mapping[str, Any]) -> ModelConfig:
     if not change:
         return config
     values = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    fresh = config_from_dict(
-        {k: v for k, v in values.items() if k not in ("rope", "routing")} | dict(change)
+    fresh = settings(
+        ModelConfig,
+        {k: v for k, v in values.items() if k not in ("rope", "routing")} | dict(change),
+        "model.change.",
     )
     kept = {name: values[name] for name in ("rope", "routing") if name not in change}
     return replace(fresh, **kept)
