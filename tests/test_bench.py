@@ -16,12 +16,13 @@ from conftest import write_random_checkpoint
 from hunyuan.checkpoint.checkpoint import open_checkpoint
 from hunyuan.checkpoint.leaves import expert_leaf
 from hunyuan.checkpoint.load import load_packed, packed_sizes
-from hunyuan.native import machine, measure
+from hunyuan.engine import measure
 from hunyuan.engine.engine import Engine
 from hunyuan.engine.request import Completion
 from hunyuan.errors import DoesNotFitError
 from hunyuan.model.config import ModelConfig, preset
 from hunyuan.model.transformer import Transformer
+from hunyuan.native import machine
 from hunyuan.native.library import unavailable
 from hunyuan.tokenizer.tokenizer import Tokenizer
 

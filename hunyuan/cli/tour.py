@@ -51,7 +51,7 @@ def tour(folder: Path) -> None:
     _stage(
         2,
         "pretraining: next-token prediction, recycle routing",
-        "预训练：预测下一个词元，回收路由",
+        "预训练：预测下一个词元，随机补偿路由",
     )
     run_recipe(_pretraining(folder), folder / "pretrained")
     _stage(3, "fine-tuning on questions and answers", "在问答上微调")

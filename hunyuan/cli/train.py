@@ -1,6 +1,7 @@
 """``hunyuan train``: run a recipe, or go on with it where it stopped."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -174,6 +175,7 @@ class Screen:
         self._terminal = sys.stdout.isatty()
         self._begin: tuple[float, float] | None = None
         self._open = False
+        self._reader = True
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Show a record of the metrics."""
@@ -200,7 +202,7 @@ class Screen:
     def close(self) -> None:
         """End the line."""
         if self._open:
-            print(flush=True)
+            self._print("")
         self._open = False
 
     def _progress(self, record: dict[str, Any], chinese: bool) -> str:
@@ -220,16 +222,23 @@ class Screen:
 
     def _line(self, text: str) -> None:
         if self._terminal:
-            print(f"\r\x1b[2K{text}", end="", flush=True)
+            self._print(f"\r\x1b[2K{text}", end="")
             self._open = True
         else:
-            print(text, flush=True)
+            self._print(text)
 
     def _whole(self, text: str) -> None:
-        if self._open:
-            print("\r\x1b[2K", end="")
-            self._open = False
-        print(text, flush=True)
+        self._print(("\r\x1b[2K" if self._open else "") + text)
+        self._open = False
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        """Training goes on when its reader has left, as `| head` does."""
+        if self._reader:
+            try:
+                print(text, end=end, flush=True)
+            except BrokenPipeError:
+                self._reader = False
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 
 
 def _duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ are one task each: comparing the hashes of equal texts, which streams, and group
 which keeps about 200 bytes per duplicate in memory.
 """
 
-# mypy: disable-error-code="import-untyped,misc"
+# mypy: disable-error-code="misc"
 
 import contextlib
 import fcntl

@@ -8,7 +8,7 @@ lines. Books are only asked to be readable and not to repeat themselves.
 Repetition is judged by an excerpt of long texts, since those rules look at each word ten times.
 """
 
-# mypy: disable-error-code="import-untyped,misc"
+# mypy: disable-error-code="misc"
 
 import re
 from collections.abc import Iterator

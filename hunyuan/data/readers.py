@@ -5,7 +5,7 @@ here each unreadable line is counted and named, and large files are shared by li
 no text are a bad line of a jsonl file and a bad file otherwise.
 """
 
-# mypy: disable-error-code="import-untyped,misc"
+# mypy: disable-error-code="misc"
 
 import gzip
 import io

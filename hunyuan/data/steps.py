@@ -4,7 +4,7 @@ Where datatrove has the step, its class is used or extended: the Gopher rules, t
 and near deduplication, the reading and writing of documents between stages.
 """
 
-# mypy: disable-error-code="import-untyped,misc"
+# mypy: disable-error-code="misc"
 
 from collections.abc import Iterator
 from pathlib import Path

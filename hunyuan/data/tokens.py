@@ -8,7 +8,7 @@ Which split a document belongs to depends on its text alone, so that a corpus pr
 with other sources beside it, holds out the same documents.
 """
 
-# mypy: disable-error-code="import-untyped,misc"
+# mypy: disable-error-code="misc"
 
 import hashlib
 import json

@@ -1,6 +1,7 @@
 """Low-rank adapters: train a few numbers beside frozen weights, experts included.
 
-A frozen matrix W gets two thin ones beside it, trained in float32 whatever W is stored in:
+A frozen matrix W gets two thin ones beside it, in its number type; the optimiser's masters of them
+are float32 (`hunyuan.train.optimizer`), so that small steps are not lost:
 
     y = W x + alpha / rank * B (A x)        A (rank, in) random, B (out, rank) zero at first
 
@@ -57,9 +58,9 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in the type of ``x``."""
         y: Tensor = self.base(x)
-        dropped = F.dropout(x.to(self.lora_A.dtype), self.dropout, self.training)
+        dropped = F.dropout(x, self.dropout, self.training)
         low = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scale
-        return y + low.to(y.dtype)
+        return y + low
 
 
 class LoraExpertBank(nn.Module):
@@ -104,20 +105,20 @@ class LoraExpertBank(nn.Module):
         if name not in self.lora_A:
             return y
         a, b = self.lora_A[name], self.lora_B[name]
-        dropped = F.dropout(x.to(a.dtype), self.dropout, self.training)
+        dropped = F.dropout(x, self.dropout, self.training)
         low = grouped_linear(grouped_linear(dropped, a, counts), b, counts) * self.scale
-        return y + low.to(y.dtype)
+        return y + low
 
 
 def _random(like: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     """Uniform within 1 / sqrt(columns), PEFT's choice."""
     bound = shape[-1] ** -0.5
     drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-    return drawn.to(like.device)
+    return drawn.to(like)
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(shape, device=like.device)
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 # ---------------------------------------------------------------- applying

@@ -44,7 +44,7 @@ class ModelSettings:
     """Which model is trained; exactly one of the first three."""
 
     preset: str | None = None
-    """A fresh model of a named shape (`hunyuan info --presets`)."""
+    """A fresh model of a named shape, one of ``hunyuan/model/presets.toml``."""
 
     shape: dict[str, Any] | None = None
     """A fresh model of this shape: the fields of `hunyuan.model.config.ModelConfig`."""

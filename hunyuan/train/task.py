@@ -560,7 +560,7 @@ def describe(run: Run, tally: Tally | None) -> list[Line]:
                     f"warning: capacity_factor={routing.capacity_factor} is below 1: recycling "
                     "cannot place every token, the rest is dropped and counted",
                     f"警告：capacity_factor={routing.capacity_factor} 小于 1："
-                    "回收路由无法安置所有词元，其余将被丢弃并计数",
+                    "随机补偿路由无法安置所有词元，其余将被丢弃并计数",
                 )
             )
     if tally is not None:
