@@ -206,7 +206,7 @@ class Screen:
         self._open = False
 
     def _progress(self, record: dict[str, Any], chinese: bool) -> str:
-        share, now = record["share"], record["time"]
+        share, now = record["progress"], record["time"]
         if self._begin is None:
             self._begin = (now, share)
         since, from_share = self._begin

@@ -75,6 +75,8 @@ class Train:
     """Share of the machine's measured matrix peak."""
     memory_bytes: int
     """Resident memory."""
+    progress: float | None = None
+    """Share of the run that is over."""
     scalars: Mapping[str, float] = field(default_factory=dict)
     """Further numbers of the task, by name."""
 

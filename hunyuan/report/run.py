@@ -232,7 +232,7 @@ class _Gathered:
 
 
 def _numbers(record: Train | Eval) -> dict[str, float | None]:
-    names = [f.name for f in fields(record) if f.name not in ("scalars", "name")]
+    names = [f.name for f in fields(record) if f.name not in ("scalars", "name", "progress")]
     return {name: getattr(record, name) for name in names}
 
 

@@ -44,8 +44,9 @@ const curve = (run, found, name, more = {}) =>
 /** One horizontal axis for all charts, so that the eye can go from one to the next. */
 function xAxis() {
   const ends = visible().flatMap((run) => {
-    const x = run.train.loss.at[state.axis];
-    return x.length ? [x[0], x[x.length - 1]] : [];
+    // The first evaluation comes before the first line of training.
+    const measured = [run.train, ...Object.values(run.evals)].map((found) => found.loss.at[state.axis]);
+    return measured.filter((x) => x.length).flatMap((x) => [x[0], x[x.length - 1]]);
   });
   return { kind: state.axis, domain: ends.length ? [Math.min(...ends), Math.max(...ends)] : null };
 }
