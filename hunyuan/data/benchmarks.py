@@ -9,7 +9,6 @@ datatrove's filter does the same with a dictionary in memory and a lookup per wo
 for another package that downloads the benchmarks.
 """
 
-
 import bz2
 import csv
 import gzip

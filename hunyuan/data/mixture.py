@@ -1,8 +1,10 @@
 """A weighted mixture of sources as an endless stream of packed rows, resumable to the token.
 
-Each source's documents come in a random order that changes every time it has been used up; which
-source is next is not left to chance: it is the one furthest behind its share of tokens. So any
-prefix of the stream has the wanted proportions, and the state is a few numbers per source.
+Documents longer than a row are cut into pieces of that length, and a source's pieces come in a
+random order that changes every time it has been used up: neighbouring rows have nothing to do with
+each other, whatever the length of books. Which source is next is not left to chance: it is the one
+furthest behind its share of tokens. So any prefix of the stream has the wanted proportions, and the
+state is a few numbers per source. Costs 16 bytes of memory per piece.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +70,7 @@ class Mixture:
                     f"{part.name} 的 weight={part.weight}：不能为负，且不能全为 0",
                 )
         self._streams = [
-            _Stream(part, part.weight / total, (seed, i))
+            _Stream(part, part.weight / total, row_tokens, (seed, i))
             for i, part in enumerate(parts)
             if part.weight
         ]
@@ -82,7 +84,7 @@ class Mixture:
         room = self._row_tokens
         while room:
             stream = max(self._streams, key=self._behind)
-            # A document once begun goes on: it stays in one piece as far as rows allow.
+            # A piece that did not fit into the row before goes on in this one.
             stream = next((s for s in self._streams if s.unfinished), stream)
             piece = stream.take(room)
             pieces.append(piece)
@@ -116,40 +118,50 @@ class Mixture:
 
 
 class _Stream:
-    """The documents of one part, shuffled anew each time around."""
+    """The pieces of one part's documents, shuffled anew each time around."""
 
-    def __init__(self, part: Part, share: float, seed: tuple[int, int]) -> None:
+    def __init__(self, part: Part, share: float, longest: int, seed: tuple[int, int]) -> None:
         self.name = part.name
         self.share = share
         self.taken = 0
         self._documents = part.documents
+        self._longest = longest
         self._seed = seed
-        self._usable = np.flatnonzero(part.documents.lengths() >= part.min_tokens)
-        if not len(self._usable):
+        lengths = part.documents.lengths()
+        usable = np.flatnonzero(lengths >= part.min_tokens)
+        if not len(usable):
             raise BadDataError(
                 f"{part.name}: has no document of at least {part.min_tokens} tokens; lower "
                 "min_tokens or leave the source out",
                 f"{part.name}：没有不少于 {part.min_tokens} 个词元的文档；"
                 "请降低 min_tokens 或去掉该数据源",
             )
+        counts = -(-lengths[usable] // longest)
+        # Of each piece its document, and which of that document's pieces it is.
+        self._document = np.repeat(usable, counts)
+        self._number = np.arange(len(self._document)) - np.repeat(counts.cumsum() - counts, counts)
         self._epoch = self._place = self._offset = 0
         self._order = self._shuffled()
 
     @property
     def unfinished(self) -> bool:
-        """Whether the current document has been begun."""
+        """Whether the current piece has been begun."""
         return self._offset > 0
 
     def take(self, room: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """At most ``room`` tokens of the current document, and their targets."""
-        document = self._documents.document(int(self._order[self._place]))
-        ids = document[self._offset : self._offset + room].astype(np.int64)
+        """At most ``room`` tokens of the current piece, and their targets."""
+        piece = self._order[self._place]
+        document = self._documents.document(int(self._document[piece]))
+        begin = int(self._number[piece]) * self._longest
+        end = min(begin + self._longest, len(document))
+        at = begin + self._offset
+        ids = document[at : min(at + room, end)].astype(np.int64)
         targets = np.full(len(ids), NO_TARGET, np.int64)
-        following = document[self._offset + 1 : self._offset + 1 + len(ids)]
+        following = document[at + 1 : at + 1 + len(ids)]
         targets[: len(following)] = following
         self.taken += len(ids)
         self._offset += len(ids)
-        if self._offset == len(document):
+        if begin + self._offset == end:
             self._offset = 0
             self._place += 1
             if self._place == len(self._order):
@@ -164,16 +176,17 @@ class _Stream:
             "place": self._place,
             "offset": self._offset,
             "taken": self.taken,
-            "of": len(self._usable),
+            "of": len(self._document),
         }
 
     def restore(self, state: Mapping[str, int]) -> None:
-        if state.get("of") != len(self._usable):
+        pieces = len(self._document)
+        if state.get("of") != pieces:
             raise UsageError(
-                f"{self.name}: has {len(self._usable)} documents, the checkpoint was made with "
-                f"{state.get('of')}; use the same data, or start another run",
-                f"{self.name}：有 {len(self._usable)} 个文档，检查点所用为 {state.get('of')} 个；"
-                "请使用相同的数据，或另开一次训练",
+                f"{self.name}: has {pieces} pieces of documents, the checkpoint was made with "
+                f"{state.get('of')}; use the same data and row_tokens, or start another run",
+                f"{self.name}：有 {pieces} 个文档片段，检查点所用为 {state.get('of')} 个；"
+                "请使用相同的数据与 row_tokens，或另开一次训练",
             )
         self._epoch, self._place = state["epoch"], state["place"]
         self._offset, self.taken = state["offset"], state["taken"]
@@ -181,4 +194,4 @@ class _Stream:
 
     def _shuffled(self) -> NDArray[np.int64]:
         generator = np.random.default_rng((*self._seed, self._epoch))
-        return generator.permutation(self._usable)
+        return generator.permutation(len(self._document))

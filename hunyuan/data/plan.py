@@ -14,7 +14,6 @@ A stage consists of tasks that need nothing of each other. Text is read and clea
 written once; what is a duplicate is told by the place of a document in its file.
 """
 
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

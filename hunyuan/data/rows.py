@@ -1,8 +1,8 @@
 """Documents to rows of fixed length whose attention never crosses a document.
 
-Documents are laid end to end and cut every T tokens: no token is lost, none is padding. A document
-that goes on in the next row begins anew there. Every token predicts the next one of its own
-document; the end-of-text token, which is a document's last, predicts nothing.
+Documents, or pieces of long ones, are laid end to end and cut every T tokens: no token is lost,
+none is padding. What goes on in the next row begins anew there. Every token predicts the next one
+of its own document; the end-of-text token, which is a document's last, predicts nothing.
 """
 
 from collections.abc import Sequence
