@@ -90,7 +90,9 @@ def run_recipe(
                 "log.tensorboard：需要 tensorboard 包；请运行 pip install tensorboard",
             ) from error
     try:
-        run, tally = prepare(recipe, folder, listeners=listeners, stop_after=stop_after)
+        run, tally = prepare(
+            recipe, folder, listeners=listeners, stop_after=stop_after, sampler=_sampler
+        )
         for line in describe(run, tally):
             print(line.zh if language() == "zh" else line.en, flush=True)
         saved, damaged = read_newest(run.saver.folder)
@@ -123,6 +125,29 @@ def run_recipe(
         f"try it: hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
         f"试用：hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
     )
+
+
+def _sampler(model: Any, tokenizer: Any, settings: Any) -> Any:
+    """Lets the model as it is answer, through the engine: see `hunyuan.train.online.Sample`."""
+    from hunyuan.engine.engine import Engine
+
+    def sample(prompts: Any, count: int, seed: int) -> list[list[str]]:
+        engine = Engine(model, tokenizer)
+        answers: list[list[str]] = [[] for _ in prompts]
+        for i in range(count):
+            made = engine.generate_many(
+                prompts,
+                max_tokens=settings.max_tokens,
+                temperature=settings.temperature,
+                top_p=1.0,
+                top_k=0,
+                seed=seed + i,
+            )
+            for texts, completion in zip(answers, made, strict=True):
+                texts.append(completion.text)
+        return answers
+
+    return sample
 
 
 def _plain(config: Any) -> dict[str, Any]:

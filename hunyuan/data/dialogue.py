@@ -6,13 +6,13 @@ section 10.3), the prediction of the prompt's own last token.
 
 A file has one JSON object a line: ``{"messages": [{"role", "content"}, ...]}`` for fine-tuning,
 ``{"messages": [...], "chosen": ..., "rejected": ...}`` for preferences, where the last two are the
-text (or message) of an answer to the messages.
+text (or message) of an answer to the messages; ``"prompt": text`` is one message of the user.
 """
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -148,6 +148,8 @@ def encode_dialogue(
 def encode_pair(record: Json, tokenizer: Tokenizer) -> Pair:
     """One preference; raises `UsageError` if it is malformed or its answers are the same."""
     messages = record.get("messages")
+    if messages is None and isinstance(record.get("prompt"), str):
+        messages = [{"role": "user", "content": record["prompt"]}]
     if not isinstance(messages, list) or not messages:
         raise UsageError("messages: is missing or empty", "messages：缺失或为空")
     answers = []
@@ -160,17 +162,16 @@ def encode_pair(record: Json, tokenizer: Tokenizer) -> Pair:
         answers.append(answer)
     if answers[0] == answers[1]:
         raise UsageError("chosen and rejected are the same", "chosen 与 rejected 相同")
-    examples = [
-        encode_dialogue(
-            [*messages, {"role": "assistant", "content": answer}], tokenizer, learn_prompt_end=False
-        )
-        for answer in answers
-    ]
-    # Of a conversation of many turns only the last answer is compared.
+    return Pair(*(encode_answer(messages, answer, tokenizer) for answer in answers))
+
+
+def encode_answer(messages: Sequence[Json], answer: str, tokenizer: Tokenizer) -> Example:
+    """An answer to ``messages`` of which only itself counts, not answers before it."""
+    whole = [*messages, {"role": "assistant", "content": answer}]
+    example = encode_dialogue(whole, tokenizer, learn_prompt_end=False)
     prompt = len(tokenizer.chat_prompt(messages, add_generation_prompt=True))
-    for example in examples:
-        example.targets[: prompt - 1] = NO_TARGET
-    return Pair(*examples)
+    example.targets[: prompt - 1] = NO_TARGET
+    return example
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -210,6 +211,22 @@ def _read(
             f"{lines} 行中有 {len(tally.malformed)} 行无法使用，超过 {malformed_share:.0%}；"
             f"第一处：{tally.malformed[0]}",
         )
+
+
+def read_records(path: Path) -> Iterator[Json]:
+    """The JSON objects of a jsonl or jsonl.gz file; `BadDataError` names a line that is none."""
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise BadDataError(
+                f"{path}:{number}: {error}; correct or remove the line",
+                f"{path}:{number}：{error}；请更正或删除该行",
+            ) from error
+        if isinstance(record, dict):
+            yield record
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -309,13 +326,25 @@ class PairRows:
     `restore` as in `Epochs`, between micro-batches.
     """
 
-    def __init__(self, pairs: Sequence[Pair], pairs_per_batch: int, epochs: int, seed: int) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        pairs_per_batch: int,
+        epochs: int,
+        seed: int,
+        more: Callable[[int], Sequence[Pair]] | None = None,
+    ) -> None:
+        """``more``, called with the number of an epoch when it begins, gives pairs for it alone.
+
+        It must give the same ones again after a `restore`.
+        """
         self._pairs = pairs
+        self._more = more
         self._per_batch = pairs_per_batch
         self._epochs = epochs
         self._seed = seed
         self._epoch = self._place = 0
-        self._order = self._shuffled()
+        self._order: list[Pair] = []
         self._waiting: list[Row] = []
 
     def __iter__(self) -> "PairRows":
@@ -325,19 +354,21 @@ class PairRows:
         if not self._waiting:
             taken: list[Pair] = []
             while len(taken) < self._per_batch and self._epoch < self._epochs:
-                taken.append(self._pairs[int(self._order[self._place])])
+                if not self._order:
+                    self._order = self._shuffled()
+                taken.append(self._order[self._place])
                 self._place += 1
-                if self._place == len(self._pairs):
+                if self._place == len(self._order):
                     self._place = 0
                     self._epoch += 1
-                    self._order = self._shuffled()
+                    self._order = []
             if not taken:
                 raise StopIteration
             self._waiting = pair_rows(taken)
         return self._waiting.pop(0)
 
     def rows(self) -> int:
-        """Rows in all epochs."""
+        """Rows of the pairs given at first, in all epochs."""
         return 2 * len(self._pairs) * self._epochs
 
     def state(self) -> dict[str, int]:
@@ -349,10 +380,13 @@ class PairRows:
         """Go on from a `state`; raises `UsageError` if the data are others."""
         _require_same(len(self._pairs), state)
         self._epoch, self._place = state["epoch"], state["place"]
-        self._order = self._shuffled()
+        self._order = []
 
-    def _shuffled(self) -> NDArray[np.int64]:
-        return np.random.default_rng((self._seed, self._epoch)).permutation(len(self._pairs))
+    def _shuffled(self) -> list[Pair]:
+        """The pairs of the epoch that begins, in its order."""
+        pairs = [*self._pairs, *([] if self._more is None else self._more(self._epoch))]
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(len(pairs))
+        return [pairs[i] for i in order]
 
 
 def _require_same(count: int, state: Mapping[str, int]) -> None:

@@ -72,8 +72,12 @@ class Forward:
     @property
     def head(self) -> Tensor:
         """(V, D): the output head."""
-        model = self.model
-        return (model.model.embed_tokens if model.config.tied else model.lm_head).weight
+        return head_of(self.model)
+
+
+def head_of(model: Transformer) -> Tensor:
+    """The output head (V, D) of a model."""
+    return (model.model.embed_tokens if model.config.tied else model.lm_head).weight
 
 
 def training_ops(

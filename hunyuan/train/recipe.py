@@ -251,6 +251,41 @@ class LossSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnlineSettings:
+    """dpo: preferences between the policy's own answers, made before each epoch."""
+
+    prompts: tuple[Path, ...]
+    """jsonl or jsonl.gz files of conversations to answer."""
+
+    reward: str
+    """The model that ranks answers, by how likely it finds them."""
+
+    reward_reference: str | None = None
+    """A model whose log-likelihood is subtracted from the reward's."""
+
+    pairs: int = 64
+    """Prompts that are answered before each epoch."""
+
+    samples: int = 4
+    """Answers to each."""
+
+    temperature: float = 1.0
+    """Temperature of the answers."""
+
+    max_tokens: int = 256
+    """Tokens of an answer at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "temperature", "max_tokens"):
+            _positive(f"online.{name}", getattr(self, name))
+        require(
+            self.samples >= 2,
+            f"online.samples={self.samples}: two answers at least make a pair",
+            f"online.samples={self.samples}：至少两个回答才能组成一对",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DropoutSettings:
     """Dropout while training (paper, section 3.1: attention 0.1, hidden 0.2 in SFT)."""
 
@@ -349,6 +384,9 @@ class Recipe:
     lora: LoraConfig | None = None
     """Low-rank adapters beside the frozen base; without this section everything is trained."""
 
+    online: OnlineSettings | None = None
+    """dpo: pairs sampled from the model while it is trained."""
+
     dropout: DropoutSettings = field(default_factory=DropoutSettings)
     """Dropout."""
 
@@ -381,6 +419,11 @@ class Recipe:
             self.lora is None or self.model.base is not None,
             "lora: adapts an existing model; set model.base",
             "lora：用于已有模型；请设置 model.base",
+        )
+        require(
+            self.online is None or self.task == "dpo",
+            f"task={self.task}: online belongs to task=dpo",
+            f"task={self.task}：online 仅用于 task=dpo",
         )
         source = "tokens" if by_tokens else "files"
         require(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -57,9 +58,10 @@ from hunyuan.train.losses import (
     answer_logs,
 )
 from hunyuan.train.metrics import Listener
+from hunyuan.train.online import OnlinePairs, Sample, make_reward
 from hunyuan.train.optimizer import Average, Optimizer, expert_ratio
 from hunyuan.train.outside import add_hidden_dropout, dropless_twin, recompute_blocks
-from hunyuan.train.recipe import Recipe
+from hunyuan.train.recipe import OnlineSettings, Recipe
 from hunyuan.train.saving import Saver
 
 _VOCABULARY_MULTIPLE = 64
@@ -85,8 +87,11 @@ def prepare(
     *,
     listeners: Sequence[Listener] = (),
     stop_after: int | None = None,
+    sampler: "MakeSampler | None" = None,
 ) -> tuple[Run, Tally | None]:
     """Everything of a run in ``folder``, from its beginning; and what became of the files.
+
+    ``sampler`` makes what lets a model answer, for online preferences.
 
     Raises `UsageError` for settings that do not go together, `BadDataError` for data that cannot be
     used, `DoesNotFitError` if memory is short.
@@ -101,9 +106,16 @@ def prepare(
         apply_lora(model, recipe.lora, generator)
     twin = dropless_twin(model)
     forward = Forward(model, recipe.dropout, generator)
-    data = _tokens(recipe, tokens, config) if tokens else _files(recipe, subject, config)
+    if tokens is not None:
+        data = _tokens(recipe, tokens, config)
+    else:
+        data = _files(recipe, subject, _online(recipe, subject, twin, folder, sampler))
     measured = Forward(twin, recipe.dropout, generator)
-    loss = _loss(recipe, data, measured)
+    # Pairs that do not exist yet need the model as it is now later on.
+    initial = (
+        measured if recipe.online is None else Forward(deepcopy(twin), recipe.dropout, generator)
+    )
+    loss = _loss(recipe, data, initial)
     optimizer = Optimizer(
         model,
         recipe.optimizer,
@@ -380,13 +392,39 @@ def _batches(rows: Sequence[Any], per_batch: int) -> list[Batch]:
     return [to_batch(rows[i : i + per_batch]) for i in range(0, len(rows), per_batch)]
 
 
-def _files(recipe: Recipe, subject: Subject, config: ModelConfig) -> _Data:
+MakeSampler = Callable[[Transformer, Tokenizer, OnlineSettings], Sample]
+
+
+def _online(
+    recipe: Recipe,
+    subject: Subject,
+    twin: Transformer,
+    folder: Path,
+    sampler: MakeSampler | None,
+) -> OnlinePairs | None:
+    if recipe.online is None or subject.tokenizer is None:
+        return None
+    assert sampler is not None, "online preferences need a sampler"
+    return OnlinePairs(
+        recipe.online,
+        sampler(twin, subject.tokenizer, recipe.online),
+        make_reward(recipe.online, recipe.model.dtype),
+        subject.tokenizer,
+        folder=folder / "online",
+        longest=recipe.batch.row_tokens,
+        seed=recipe.seed,
+    )
+
+
+def _files(recipe: Recipe, subject: Subject, online: OnlinePairs | None) -> _Data:
     if subject.tokenizer is None:
         raise UsageError(
             f"task={recipe.task}: the model has no tokenizer; set model.tokenizer",
             f"task={recipe.task}：模型没有分词器；请设置 model.tokenizer",
         )
-    return (_pairs if recipe.task == "dpo" else _dialogues)(recipe, subject.tokenizer)
+    if recipe.task == "dpo":
+        return _pairs(recipe, subject.tokenizer, online)
+    return _dialogues(recipe, subject.tokenizer)
 
 
 def _dialogues(recipe: Recipe, tokenizer: Tokenizer) -> _Data:
@@ -415,7 +453,7 @@ def _dialogues(recipe: Recipe, tokenizer: Tokenizer) -> _Data:
     )
 
 
-def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> _Data:
+def _pairs(recipe: Recipe, tokenizer: Tokenizer, online: OnlinePairs | None) -> _Data:
     data = recipe.data
     if recipe.batch.rows % 2:
         raise UsageError(
@@ -435,9 +473,11 @@ def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> _Data:
     pairs, held = _split(pairs, recipe, lambda: read(data.heldout)[0])
     assert recipe.schedule.epochs is not None
     half = recipe.batch.rows // 2
-    rows = PairRows(pairs, half, recipe.schedule.epochs, recipe.seed)
+    epochs = recipe.schedule.epochs
+    rows = PairRows(pairs, half, epochs, recipe.seed, online)
     batches = [to_batch(pair_rows(held[i : i + half])) for i in range(0, len(held), half)]
-    return _Data(rows=rows, total=rows.rows(), pairs_heldout=batches, pairs=pairs, tally=tally)
+    total = rows.rows() + (2 * recipe.online.pairs * epochs if recipe.online else 0)
+    return _Data(rows=rows, total=total, pairs_heldout=batches, pairs=pairs, tally=tally)
 
 
 def _split(
@@ -489,7 +529,10 @@ def _loss(recipe: Recipe, data: _Data, forward: Forward) -> Loss:
 
 
 class _Reference:
-    """Log-likelihoods of answers before training, by the tokens themselves."""
+    """Log-likelihoods of answers before training, by the tokens themselves.
+
+    Answers that come up only later are computed then, by a model that must not have changed.
+    """
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
@@ -504,7 +547,10 @@ class _Reference:
             self._logs[key] = log
 
     def __call__(self, batch: Batch) -> Tensor:
-        return torch.tensor([self._logs[key] for key in _keys(batch)])
+        keys = _keys(batch)
+        if not self._logs.keys() >= set(keys):
+            self.add(batch)
+        return torch.tensor([self._logs[key] for key in keys])
 
 
 def _keys(batch: Batch) -> list[bytes]:
