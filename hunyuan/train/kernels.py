@@ -30,6 +30,9 @@ _QUERIES = 128
 # Logits per block of the cross-entropy, likewise.
 _LOGITS = 4 << 20
 
+# Rows with a target are taken in multiples of this.
+_ROWS = 128
+
 # Partial sums of a gain's gradient; fixed, so that no result depends on the number of threads.
 _PARTS = 16
 
@@ -110,16 +113,22 @@ def _call(name: str, *arguments: Any) -> None:
     getattr(library(), name)(_workers(), *pointers)
 
 
+def _rounded_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        # Rows without a target, often most of them in fine-tuning, cost nothing.
-        kept = (targets >= 0).nonzero()[:, 0]
+        # Rows without a target, often most of them in fine-tuning, cost nothing. What is left is
+        # filled up with them to few different sizes: torch compiles a product for every new one.
+        rows = max(1, _LOGITS // len(head))
+        kept = (targets < 0).argsort(stable=True)
+        kept = kept[: _rounded_up(int((targets >= 0).sum()), min(rows, _ROWS))]
         used, targets, weights = hidden[kept], targets[kept], weights[kept]
         gradients = torch.empty_like(used)
         head_gradient = torch.zeros(head.shape) if head.requires_grad else None
         loss = torch.zeros(())
-        rows = max(1, _LOGITS // len(head))
         for start in range(0, len(used), rows):
             at = slice(start, start + rows)
             through, losses = _to_gradients(used[at] @ head.T, targets[at], weights[at])
@@ -329,7 +338,8 @@ def _blocks(first_seen: Tensor, kv_heads: int, heads_per_kv: int, width: int) ->
     found = []
     for start in range(0, tokens, _QUERIES):
         end = min(start + _QUERIES, tokens)
-        first_key = int(first_seen[:, start:end].min())
+        # Whole blocks of keys, so that products come in few sizes.
+        first_key = int(first_seen[:, start:end].min()) // _QUERIES * _QUERIES
         shape = Scores(
             batch * kv_heads,
             heads_per_kv * (end - start),

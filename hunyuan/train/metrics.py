@@ -4,7 +4,6 @@ The kinds of lines and their fields are documented where they are read, `hunyuan
 """
 
 import json
-import math
 import os
 import statistics
 import time
@@ -32,24 +31,14 @@ class MetricsFile:
             self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:
-        """Write one line; figures that are not finite become null."""
+        """Write one line; figures that are not finite are written NaN and Infinity."""
         with disk_errors(self._path):
-            self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value
 
 
 def tensorboard(folder: Path) -> Listener:

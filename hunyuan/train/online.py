@@ -22,7 +22,7 @@ import torch
 from hunyuan.checkpoint.load import load_model, load_tokenizer
 from hunyuan.data.dialogue import Pair, encode_answer, encode_pair, read_records
 from hunyuan.data.rows import NO_TARGET, pack
-from hunyuan.errors import BadDataError, UsageError
+from hunyuan.errors import BadDataError
 from hunyuan.files import atomic_file
 from hunyuan.model.transformer import Transformer
 from hunyuan.tokenizer.tokenizer import Tokenizer
@@ -154,10 +154,7 @@ def read_prompts(paths: Sequence[Path]) -> list[Messages]:
 def make_reward(settings: OnlineSettings, dtype: str) -> Reward:
     """Load the models of a reward."""
     reference = settings.reward_reference
-    try:
-        return Reward(
-            Judge.load(settings.reward, dtype),
-            None if reference is None else Judge.load(reference, dtype),
-        )
-    except UsageError as error:
-        raise UsageError(f"online.reward: {error.en}", f"online.reward：{error.zh}") from error
+    return Reward(
+        Judge.load(settings.reward, dtype),
+        None if reference is None else Judge.load(reference, dtype),
+    )
