@@ -70,6 +70,8 @@ def run_recipe(
     from hunyuan.train.outside import keep_freed_memory
 
     keep_freed_memory()
+    import tomli_w
+
     from hunyuan import __version__
     from hunyuan.train.loop import fit
     from hunyuan.train.metrics import Listener, MetricsFile, tensorboard
@@ -77,7 +79,7 @@ def run_recipe(
     from hunyuan.train.task import describe, prepare, read_recipe
 
     recipe = read_recipe(table)
-    _keep_recipe(table, folder, accept_changes)
+    _check_recipe(table, folder, accept_changes)
     metrics = MetricsFile(folder / "metrics.jsonl")
     screen = Screen()
     listeners: list[Listener] = [metrics, screen]
@@ -93,6 +95,8 @@ def run_recipe(
         run, tally = prepare(
             recipe, folder, listeners=listeners, stop_after=stop_after, sampler=_sampler
         )
+        with atomic_file(folder / "recipe.toml") as file:
+            file.write(tomli_w.dumps(table).encode())
         for line in describe(run, tally):
             print(line.zh if language() == "zh" else line.en, flush=True)
         saved, damaged = read_newest(run.saver.folder)
@@ -161,11 +165,9 @@ def _say(english: str, chinese: str) -> None:
     print(chinese if language() == "zh" else english, flush=True)
 
 
-def _keep_recipe(table: dict[str, Any], folder: Path, accept_changes: bool) -> None:
-    """Write the recipe beside the run; refuse another one for a run that has begun."""
+def _check_recipe(table: dict[str, Any], folder: Path, accept_changes: bool) -> None:
+    """Refuse another recipe for a run that has begun."""
     import tomllib
-
-    import tomli_w
 
     from hunyuan.settings import changed
 
@@ -180,8 +182,6 @@ def _keep_recipe(table: dict[str, Any], folder: Path, accept_changes: bool) -> N
                 f"{folder}：该训练以不同的配方开始（{listed}）；请换一个 --run，或加 "
                 "--accept-changes 按新配方继续",
             )
-    with atomic_file(path) as file:
-        file.write(tomli_w.dumps(table).encode())
 
 
 def _show(table: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """A weighted mixture of sources as an endless stream of packed rows, resumable to the token.
 
-Documents longer than a row are cut into pieces of that length, and a source's pieces come in a
-random order that changes every time it has been used up: neighbouring rows have nothing to do with
-each other, whatever the length of books. Which source is next is not left to chance: it is the one
-furthest behind its share of tokens. So any prefix of the stream has the wanted proportions, and the
-state is a few numbers per source. Costs 16 bytes of memory per piece.
+Documents longer than a row are cut into pieces of that length, each of which is a row; what is
+left of them and shorter documents share rows. A source's pieces come in a random order that changes
+every time it has been used up: neighbouring rows have nothing to do with each other, whatever the
+length of books. Which source is next is not left to chance: it is the one furthest behind its share
+of tokens. So any prefix of the stream has the wanted proportions, and the state is a few numbers
+per source. Costs 16 bytes of memory per piece.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,9 +71,10 @@ class Mixture:
                     f"{part.name} 的 weight={part.weight}：不能为负，且不能全为 0",
                 )
         self._streams = [
-            _Stream(part, part.weight / total, row_tokens, (seed, i))
+            stream
             for i, part in enumerate(parts)
             if part.weight
+            for stream in _streams(part, part.weight / total, row_tokens, (seed, i))
         ]
         self._row_tokens = row_tokens
 
@@ -83,9 +85,10 @@ class Mixture:
         pieces = []
         room = self._row_tokens
         while room:
-            stream = max(self._streams, key=self._behind)
-            # A piece that did not fit into the row before goes on in this one.
-            stream = next((s for s in self._streams if s.unfinished), stream)
+            able = [s for s in self._streams if not s.whole or room == self._row_tokens]
+            stream = max(able, key=self._behind)
+            if not stream.whole:  # a piece that did not fit into an earlier row goes first
+                stream = next((s for s in self._streams if s.unfinished), stream)
             piece = stream.take(room)
             pieces.append(piece)
             room -= len(piece[0])
@@ -97,7 +100,10 @@ class Mixture:
     @property
     def taken(self) -> dict[str, int]:
         """Tokens taken of each part so far."""
-        return {stream.name: stream.taken for stream in self._streams}
+        taken: dict[str, int] = {}
+        for stream in self._streams:
+            taken[stream.part] = taken.get(stream.part, 0) + stream.taken
+        return taken
 
     def state(self) -> dict[str, Any]:
         """Where the stream is, as JSON values."""
@@ -117,29 +123,59 @@ class Mixture:
             stream.restore(state[stream.name])
 
 
-class _Stream:
-    """The pieces of one part's documents, shuffled anew each time around."""
+def _streams(
+    part: Part, share: float, row_tokens: int, seed: tuple[int, int]
+) -> Iterator["_Stream"]:
+    """A part's pieces that are whole rows, and the shorter ones, each with its share."""
+    lengths = part.documents.lengths().astype(np.int64)
+    usable = np.flatnonzero(lengths >= part.min_tokens)
+    if not len(usable):
+        raise BadDataError(
+            f"{part.name}: has no document of at least {part.min_tokens} tokens; lower "
+            "min_tokens or leave the source out",
+            f"{part.name}：没有不少于 {part.min_tokens} 个词元的文档；"
+            "请降低 min_tokens 或去掉该数据源",
+        )
+    # Of each piece its document, and where it begins in it.
+    counts = -(-lengths[usable] // row_tokens)
+    documents = np.repeat(usable, counts)
+    numbers = np.arange(len(documents)) - np.repeat(counts.cumsum() - counts, counts)
+    begins = numbers * row_tokens
+    sizes = np.minimum(lengths[documents] - begins, row_tokens)
+    for whole in (True, False):
+        chosen = (sizes == row_tokens) == whole
+        if chosen.any():
+            yield _Stream(
+                part,
+                share * float(sizes[chosen].sum() / sizes.sum()),
+                row_tokens,
+                (documents[chosen], begins[chosen]),
+                whole,
+                (*seed, int(whole)),
+            )
 
-    def __init__(self, part: Part, share: float, longest: int, seed: tuple[int, int]) -> None:
-        self.name = part.name
+
+class _Stream:
+    """Pieces of one part's documents, shuffled anew each time around."""
+
+    def __init__(
+        self,
+        part: Part,
+        share: float,
+        longest: int,
+        pieces: tuple[NDArray[np.int64], NDArray[np.int64]],
+        whole: bool,
+        seed: tuple[int, ...],
+    ) -> None:
+        self.name = f"{part.name} (whole rows)" if whole else part.name
+        self.part = part.name
+        self.whole = whole
         self.share = share
         self.taken = 0
         self._documents = part.documents
         self._longest = longest
         self._seed = seed
-        lengths = part.documents.lengths()
-        usable = np.flatnonzero(lengths >= part.min_tokens)
-        if not len(usable):
-            raise BadDataError(
-                f"{part.name}: has no document of at least {part.min_tokens} tokens; lower "
-                "min_tokens or leave the source out",
-                f"{part.name}：没有不少于 {part.min_tokens} 个词元的文档；"
-                "请降低 min_tokens 或去掉该数据源",
-            )
-        counts = -(-lengths[usable] // longest)
-        # Of each piece its document, and which of that document's pieces it is.
-        self._document = np.repeat(usable, counts)
-        self._number = np.arange(len(self._document)) - np.repeat(counts.cumsum() - counts, counts)
+        self._document, self._begin = pieces
         self._epoch = self._place = self._offset = 0
         self._order = self._shuffled()
 
@@ -152,7 +188,7 @@ class _Stream:
         """At most ``room`` tokens of the current piece, and their targets."""
         piece = self._order[self._place]
         document = self._documents.document(int(self._document[piece]))
-        begin = int(self._number[piece]) * self._longest
+        begin = int(self._begin[piece])
         end = min(begin + self._longest, len(document))
         at = begin + self._offset
         ids = document[at : min(at + room, end)].astype(np.int64)

@@ -173,7 +173,9 @@ def fit(run: Run) -> None:
         for batches in steps(iter(run.rows), recipe.batch.rows, recipe.batch.accumulate):
             model.train()
             scalars, routes = _gradients(run, batches)
-            rate = rate_at(recipe.schedule, run.share)
+            # The rate of a step is that of its end: the first learns, the last has the final one.
+            length = _length(run, batches)
+            rate = rate_at(recipe.schedule, min((run.done + length) / run.total, 1.0))
             loss = float(scalars["loss"])
             norm = run.optimizer.step(rate) if math.isfinite(loss) else math.nan
             if not math.isfinite(norm):
@@ -183,7 +185,7 @@ def fit(run: Run) -> None:
             run.step += 1
             learned = sum(batch.ids.numel() for batch in batches)
             run.tokens += learned
-            run.done += _length(run, batches)
+            run.done += length
             clock.count(learned)
             run.alarm(run.watch.loss(run.step, loss))
             if run.step % recipe.log.every == 0 or run.share >= 1:
@@ -208,6 +210,8 @@ def fit(run: Run) -> None:
                     f"stopped at step {run.step}; the same command goes on from there",
                     f"已在第 {run.step} 步停止；运行同一命令即可继续",
                 )
+        # Online pairs can be fewer than were asked for.
+        run.done = max(run.done, run.total)
     _evaluate(run)
     _save_now(run)
 

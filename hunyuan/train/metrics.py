@@ -110,10 +110,14 @@ class Watch:
         )
 
     def experts(self, step: int, layers: Sequence[Record]) -> Alarm | None:
-        """A layer in which half of the experts are dead, or one takes half of the tokens."""
+        """A layer in which half of the experts are dead, or one takes half of the tokens.
+
+        Of few experts one takes three times its share, for their even share is large.
+        """
         for layer in layers:
             experts = len(layer["load"])
-            if layer["dead"] * 2 >= experts or layer["max_violation"] + 1 >= experts / 2 > 1:
+            fullest = layer["max_violation"] + 1
+            if layer["dead"] * 2 >= experts or fullest >= max(experts / 2, min(3, experts)):
                 return self._once(
                     step,
                     Alarm(
