@@ -860,7 +860,16 @@ def remove_state(path: Path) -> None:
     (path / STATE).unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_state, cut_state, empty_json, remove_state])
+def damage_weights(path: Path) -> None:
+    """One bit of what would be served."""
+    weights = bytearray((path / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (path / "model.safetensors").write_bytes(bytes(weights))
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_state, cut_state, empty_json, remove_state, damage_weights]
+)
 def test_a_damaged_checkpoint_is_passed_over_and_written_again(
     world: Path,
     tmp_path: Path,

@@ -311,9 +311,10 @@ def _stop_at_nonsense(run: Run, loss: float, norm: float) -> None:
     alarm = Alarm(
         "nonfinite",
         f"loss {loss} with a gradient norm of {norm} at step {run.step + 1}: nothing was learned "
-        "from it; lower optimizer.learning_rate, then go on from the last checkpoint",
+        "from it; lower optimizer.learning_rate and go on from the last checkpoint with "
+        "--accept-changes",
         f"第 {run.step + 1} 步损失为 {loss}、梯度范数为 {norm}：该步未更新权重；"
-        "请降低 optimizer.learning_rate，再从上一个检查点继续",
+        "请降低 optimizer.learning_rate，并加 --accept-changes 从上一个检查点继续",
     )
     run.alarm(alarm, "stop")
     raise HunyuanError(alarm.en, alarm.zh)
@@ -326,6 +327,8 @@ def _stopping() -> Iterator[Any]:
 
     def ask(*_: object) -> None:
         nonlocal asked
+        if asked:  # somebody is in a hurry
+            raise KeyboardInterrupt
         asked = True
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}

@@ -137,7 +137,7 @@ def read_prompts(paths: Sequence[Path]) -> list[Messages]:
     for path in paths:
         for record in read_records(path):
             messages = record.get("messages")
-            if not isinstance(messages, list):
+            if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
                 continue
             while messages and messages[-1].get("role") == "assistant":
                 messages = messages[:-1]

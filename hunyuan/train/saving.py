@@ -3,7 +3,7 @@
     RUN/checkpoints/step-00000100/
         config.json, model.safetensors, tokenizer...   a Hugging Face folder, served as it is
         training/state.safetensors                     masters, moments, generators
-        training/state.json                            step, position in the data, hashes
+        training/state.json                            step, position in the data, all files' hashes
 
 A checkpoint is copied in memory first and written by a thread, aside, then renamed: the run waits
 only for the copy, and what has the name is complete. Its cost is the size of the state in memory.
@@ -123,7 +123,9 @@ class Saver:
             self._write_model(folder, snapshot.weights)
             (folder / STATE).parent.mkdir()
             _write_tensors(snapshot.tensors, folder / STATE)
-            state = snapshot.state | {"sha256": _sha256(folder / STATE)}
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+            state = snapshot.state | {"sha256": hashes}
             (folder / STATE_JSON).write_text(json.dumps(state, indent=1), encoding="utf-8")
         self.saved_at = time.monotonic()
 
@@ -169,7 +171,7 @@ def read_newest(folder: Path) -> tuple[Saved | None, list[Path]]:
     damaged: list[Path] = []
     for path in reversed(checkpoints(folder)):
         state = _read_state(path)
-        if state is not None and _sha256(path / STATE) == state.pop("sha256", None):
+        if state is not None and _intact(path, state.pop("sha256", None)):
             return Saved(path, state, load_file(path / STATE)), damaged
         damaged.append(path)
     if damaged:
@@ -198,6 +200,15 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return state if isinstance(state, dict) else None
+
+
+def _intact(path: Path, hashes: Any) -> bool:
+    """Whether every file of a checkpoint is what it was when it was written."""
+    return (
+        isinstance(hashes, dict)
+        and STATE in hashes
+        and all(_sha256(path / name) == wanted for name, wanted in hashes.items())
+    )
 
 
 def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
