@@ -64,7 +64,8 @@ from hunyuan.train.saving import (
     checkpoints,
     read_newest,
 )
-from hunyuan.train.task import describe, prepare, read_recipe
+from hunyuan.train.summary import describe
+from hunyuan.train.task import prepare, read_recipe
 
 ROOT = Path(__file__).parents[1]
 SHAPE: dict[str, Any] = {

@@ -76,7 +76,8 @@ def run_recipe(
     from hunyuan.train.loop import fit
     from hunyuan.train.metrics import Listener, MetricsFile, tensorboard
     from hunyuan.train.saving import read_newest
-    from hunyuan.train.task import describe, prepare, read_recipe
+    from hunyuan.train.summary import describe
+    from hunyuan.train.task import prepare, read_recipe
 
     recipe = read_recipe(table)
     _check_recipe(table, folder, accept_changes)

@@ -1,30 +1,19 @@
 """A recipe becomes a run: model, data, loss, optimiser, and what the loop needs besides."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hunyuan.catalogue.store import locate
-from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from hunyuan.checkpoint.hf_config import FamilyName, check_expressible
-from hunyuan.checkpoint.leaves import expert_leaf, is_router, leaves
 from hunyuan.checkpoint.load import (
-    leaf_of,
-    load_checkpoint,
     load_model,
-    load_tokenizer,
-    parse_dtype,
-    tokenizer_of,
 )
-from hunyuan.checkpoint.write import StoredType, write_hf_folder
 from hunyuan.data.dialogue import (
     Epochs,
     PairRows,
@@ -36,19 +25,15 @@ from hunyuan.data.dialogue import (
 from hunyuan.data.mixture import Mixture, Part
 from hunyuan.data.shards import Source, TokenSet
 from hunyuan.errors import BadDataError, UsageError
-from hunyuan.memory import require_memory
-from hunyuan.model.config import ModelConfig, preset
-from hunyuan.model.transformer import Transformer, build, init_weights
+from hunyuan.model.config import ModelConfig
+from hunyuan.model.transformer import Transformer
 from hunyuan.native.machine import matrix_peak
 from hunyuan.settings import settings
-from hunyuan.tokenizer.save import save_tokenizer
 from hunyuan.tokenizer.tokenizer import Tokenizer
-from hunyuan.train.adapter import Adapter, merged_leaf, write_adapter
 from hunyuan.train.batch import Batch, to_batch
 from hunyuan.train.evaluation import HeldOut, PairLoss, TokenLoss
 from hunyuan.train.loop import Evaluate, Rows, Run
-from hunyuan.train.lora import apply_lora, describe_trainable
-from hunyuan.train.lora_settings import LoraConfig
+from hunyuan.train.lora import apply_lora
 from hunyuan.train.losses import (
     Distillation,
     Forward,
@@ -63,22 +48,14 @@ from hunyuan.train.optimizer import Average, Optimizer, expert_ratio
 from hunyuan.train.outside import add_hidden_dropout, dropless_twin, recompute_blocks
 from hunyuan.train.recipe import OnlineSettings, Recipe
 from hunyuan.train.saving import Saver
-
-_VOCABULARY_MULTIPLE = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """The model to train and what belongs to it."""
-
-    model: Transformer
-    family: FamilyName
-    """Hugging Face family it is written as."""
-
-    tokenizer: Tokenizer | None
-
-    base: Checkpoint | None = None
-    """What it was loaded from, if it is not fresh."""
+from hunyuan.train.subject import (
+    Subject,
+    adapter_writer,
+    flops_per_token,
+    load_subject,
+    model_writer,
+    require_context,
+)
 
 
 def prepare(
@@ -99,9 +76,9 @@ def prepare(
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     tokens = TokenSet.open(recipe.data.tokens) if recipe.data.tokens is not None else None
-    subject = _subject(recipe, tokens, generator)
+    subject = load_subject(recipe, tokens, generator)
     model, config = subject.model, subject.model.config
-    _require_context(recipe, config)
+    require_context(recipe, config)
     if recipe.lora is not None:
         apply_lora(model, recipe.lora, generator)
     twin = dropless_twin(model)
@@ -131,7 +108,7 @@ def prepare(
     )
     saver = Saver(
         folder / "checkpoints",
-        _writer(subject) if recipe.lora is None else _adapter_writer(subject, recipe.lora),
+        model_writer(subject) if recipe.lora is None else adapter_writer(subject, recipe.lora),
         keep_last=recipe.saving.keep_last,
         keep_best=recipe.saving.keep_best,
     )
@@ -147,7 +124,7 @@ def prepare(
             saver=saver,
             evaluate=evaluate,
             generator=generator,
-            flops_per_token=_flops_per_token(recipe, config),
+            flops_per_token=flops_per_token(recipe, config),
             peak=matrix_peak(model.dtype),
             pairs=recipe.task == "dpo",
             average=Average(optimizer.masters, decay) if decay else None,
@@ -156,166 +133,6 @@ def prepare(
         ),
         data.tally,
     )
-
-
-# ------------------------------------------------------------------ the model
-
-
-def _subject(recipe: Recipe, tokens: TokenSet | None, generator: torch.Generator) -> Subject:
-    chosen = recipe.model
-    if chosen.base is not None:
-        return _from_base(recipe, open_checkpoint(locate(chosen.base)), tokens)
-    if chosen.preset is not None:
-        config = preset(chosen.preset)
-    else:
-        config = settings(ModelConfig, {"vocab": 1} | (chosen.shape or {}), "model.shape.")
-    if tokens is not None and "vocab" not in chosen.change and "vocab" not in (chosen.shape or {}):
-        rows = math.ceil(tokens.vocab / _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
-        config = replace(config, vocab=rows)
-    config = replace(_changed(config, chosen.change), routing=chosen.routing)
-    check_expressible("hunyuan", config)
-    dtype = parse_dtype(chosen.dtype)
-    _require_memory(config, dtype)
-    model = build(config, dtype).to_empty(device="cpu")
-    init_weights(model, generator)
-    tokenizer = None
-    if chosen.tokenizer is not None:
-        tokenizer = load_tokenizer(chosen.tokenizer)
-    elif tokens is not None:
-        tokenizer = load_tokenizer(tokens.tokenizer_folder)
-    return Subject(model=model, family="hunyuan", tokenizer=_fits(tokenizer, config))
-
-
-def _from_base(recipe: Recipe, base: Checkpoint, tokens: TokenSet | None) -> Subject:
-    chosen = recipe.model
-    config = _changed(base.config, chosen.change)
-    if leaves(config) != leaves(base.config):
-        raise UsageError(
-            f"model.change={chosen.change}: changes the shapes of weights; only fields such as "
-            "context and rope may change",
-            f"model.change={chosen.change}：会改变权重形状；只能修改 context、rope 等字段",
-        )
-    check_expressible(base.family, config)
-    if recipe.lora is None:  # else loading asks for what the frozen weights take
-        _require_memory(config, parse_dtype(chosen.dtype))
-    model = load_checkpoint(
-        replace(base, config=config), parse_dtype(chosen.dtype), routing=chosen.routing
-    )
-    tokenizer = load_tokenizer(chosen.tokenizer) if chosen.tokenizer else tokenizer_of(base)
-    if tokens is not None:
-        _require_same(tokenizer, load_tokenizer(tokens.tokenizer_folder), tokens)
-    return Subject(model=model, family=base.family, tokenizer=_fits(tokenizer, config), base=base)
-
-
-def _changed(config: ModelConfig, change: Mapping[str, Any]) -> ModelConfig:
-    if not change:
-        return config
-    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    fresh = settings(
-        ModelConfig,
-        {k: v for k, v in values.items() if k not in ("rope", "routing")} | dict(change),
-        "model.change.",
-    )
-    kept = {name: values[name] for name in ("rope", "routing") if name not in change}
-    return replace(fresh, **kept)
-
-
-def _require_memory(config: ModelConfig, dtype: torch.dtype) -> None:
-    masters = 0 if dtype == torch.float32 else dtype.itemsize
-    require_memory(
-        config.total_parameters * (masters + 16),
-        ("the state of training", "训练状态"),
-        (
-            "weights, masters, gradients and moments; choose a smaller model",
-            "包括权重、主副本、梯度与动量；请选择更小的模型",
-        ),
-    )
-
-
-def _fits(tokenizer: Tokenizer | None, config: ModelConfig) -> Tokenizer | None:
-    if tokenizer is not None and tokenizer.vocab_size > config.vocab:
-        raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model's embedding {config.vocab} "
-            "rows; use the model's own tokenizer, or raise vocab",
-            f"分词器有 {tokenizer.vocab_size} 个编号，而模型嵌入只有 {config.vocab} 行；"
-            "请使用模型自己的分词器，或增大 vocab",
-        )
-    return tokenizer
-
-
-def _require_same(ours: Tokenizer, theirs: Tokenizer, tokens: TokenSet) -> None:
-    """The ids of a token set must mean the same to the model."""
-    sample = "The 3 foxes, 3.14 — 敏捷的棕色狐狸跳过 12 只懒狗。\n\tdef f(x): return x**2"
-    if ours.vocab_size != theirs.vocab_size or ours.encode(sample) != theirs.encode(sample):
-        raise UsageError(
-            f"{tokens.folder}: was made with another vocabulary than the model's; prepare it "
-            "again with the model's tokenizer",
-            f"{tokens.folder}：所用词表与模型不同；请用该模型的分词器重新生成",
-        )
-
-
-def _require_context(recipe: Recipe, config: ModelConfig) -> None:
-    if recipe.batch.row_tokens > config.context:
-        raise UsageError(
-            f"batch.row_tokens={recipe.batch.row_tokens} exceeds the model's "
-            f"context={config.context}; lower it, or set model.change.context",
-            f"batch.row_tokens={recipe.batch.row_tokens} 超过模型的 context={config.context}；"
-            "请减小它，或设置 model.change.context",
-        )
-
-
-def _writer(subject: Subject) -> Callable[[Path, Mapping[str, Tensor]], None]:
-    model = subject.model
-
-    def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        def read(leaf: str, _: Any) -> Tensor:
-            part = expert_leaf(leaf)
-            name = leaf if part is None else f"{part.bank}.{part.projection}"
-            if name not in weights:  # not trained
-                return leaf_of(model, leaf).detach()
-            return weights[name] if part is None else weights[name][part.expert]
-
-        types = {leaf: read(leaf, None).dtype for leaf in leaves(model.config)}
-        write_hf_folder(folder, model.config, subject.family, types, read)
-        if subject.tokenizer is not None:
-            save_tokenizer(subject.tokenizer, folder)
-
-    return write
-
-
-def _adapter_writer(
-    subject: Subject, lora: LoraConfig
-) -> Callable[[Path, Mapping[str, Tensor]], None]:
-    """The model with the adapters worked in, ready to be served, and the adapters beside it."""
-    base, config = subject.base, subject.model.config
-    assert base is not None
-    types = {leaf: leaf_dtype(subject.model, leaf) for leaf in leaves(config)}
-
-    def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        (folder / "adapter").mkdir()
-        write_adapter(folder / "adapter", weights, lora, base)
-        adapter = Adapter(folder / "adapter", config)
-
-        def read(leaf: str, kind: StoredType) -> Tensor:
-            assert isinstance(kind, torch.dtype)
-            return merged_leaf(base, adapter, leaf, kind)
-
-        write_hf_folder(folder, config, subject.family, types, read)
-        if subject.tokenizer is not None:
-            save_tokenizer(subject.tokenizer, folder)
-
-    return write
-
-
-def leaf_dtype(model: Transformer, leaf: str) -> torch.dtype:
-    """Norms and the router are float32 in every model."""
-    small = leaf.endswith("norm.weight") or is_router(leaf)
-    return torch.float32 if small else model.dtype
-
-
-def _flops_per_token(recipe: Recipe, config: ModelConfig) -> int:
-    """Forward once, backward twice; with adapters once, for frozen weights need no gradient."""
-    return (3 if recipe.lora is None else 2) * config.flops_per_token(recipe.batch.row_tokens // 2)
 
 
 # ------------------------------------------------------------------ the data
@@ -560,66 +377,6 @@ def _keys(batch: Batch) -> list[bytes]:
         length = int(positions.argmax()) + 1
         keys.append(torch.stack([ids[:length], targets[:length]]).numpy().tobytes())
     return keys
-
-
-class Line(NamedTuple):
-    """A sentence for the person at the terminal."""
-
-    en: str
-    zh: str
-
-
-def describe(run: Run, tally: Tally | None) -> list[Line]:
-    """What is trained, on what, before it begins."""
-    config = run.forward.model.config
-    trained = sum(one.weight.numel() for one in run.optimizer.trained)
-    lines = [
-        Line(
-            f"model: {config.total_parameters:,} parameters, {config.active_parameters:,} active "
-            f"per token; {trained:,} are trained",
-            f"模型：{config.total_parameters:,} 个参数，每词元激活 {config.active_parameters:,}；"
-            f"训练其中 {trained:,} 个",
-        )
-    ]
-    listed = [g for g in describe_trainable(run.forward.model) if g.trained]
-    lines.append(
-        Line(
-            "trained: " + ", ".join(f"{g.group} {g.trained:,} in {g.tensors}" for g in listed),
-            "训练部分："
-            + "，".join(f"{g.group} {g.trained:,}（{g.tensors} 个张量）" for g in listed),
-        )
-    )
-    if config.experts:
-        routing = config.routing
-        lines.append(
-            Line(
-                f"routing: {routing.mode}, capacity factor {routing.capacity_factor} over groups "
-                f"of {routing.capacity_group} tokens; evaluation is dropless",
-                f"路由：{routing.mode}，容量系数 {routing.capacity_factor}，每组 "
-                f"{routing.capacity_group} 个词元；评测时不丢弃",
-            )
-        )
-        # In a capacity mode with less room than tokens, recycling cannot place all of them.
-        if routing.mode == "capacity-recycle" and routing.capacity_factor < 1:
-            lines.append(
-                Line(
-                    f"warning: capacity_factor={routing.capacity_factor} is below 1: recycling "
-                    "cannot place every token, the rest is dropped and counted",
-                    f"警告：capacity_factor={routing.capacity_factor} 小于 1："
-                    "随机补偿路由无法安置所有词元，其余将被丢弃并计数",
-                )
-            )
-    if tally is not None:
-        lines.append(
-            Line(
-                f"data: {tally.used} conversations, {tally.truncated} truncated, {tally.dropped} "
-                f"left out as too long, {len(tally.malformed)} unusable lines",
-                f"数据：{tally.used} 条对话，截断 {tally.truncated} 条，"
-                f"因过长舍弃 {tally.dropped} 条，无法使用 {len(tally.malformed)} 行",
-            )
-        )
-        lines += [Line(f"  {line}", f"  {line}") for line in tally.malformed[:5]]
-    return lines
 
 
 def read_recipe(table: Mapping[str, Any]) -> Recipe:
