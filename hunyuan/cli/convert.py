@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hunyuan.cli.options import written_dtype
 from hunyuan.cli.progress import ProgressLine
 from hunyuan.errors import UsageError, language
 
@@ -13,13 +14,7 @@ from hunyuan.errors import UsageError, language
 @click.command()
 @click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option(
-    "--dtype",
-    default="keep",
-    show_default=True,
-    metavar="TYPE",
-    help="keep, float32, bfloat16 or float16; keep turns quantised tensors into bfloat16.",
-)
+@written_dtype
 @click.option(
     "--quantize",
     metavar="SCHEME",

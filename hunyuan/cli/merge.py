@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from hunyuan.cli.options import written_dtype
 from hunyuan.cli.progress import ProgressLine
 from hunyuan.errors import language
 
@@ -13,13 +14,7 @@ from hunyuan.errors import language
 @click.argument("base")
 @click.argument("adapter", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option(
-    "--dtype",
-    default="keep",
-    show_default=True,
-    metavar="TYPE",
-    help="keep, float32, bfloat16 or float16; keep turns quantised tensors into bfloat16.",
-)
+@written_dtype
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def merge(base: str, adapter: Path, target: Path, dtype: str, as_json: bool) -> None:
     """Write BASE with ADAPTER (a folder, PEFT's format) added as the Hugging Face folder TARGET.

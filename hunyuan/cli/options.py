@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 
+def written_dtype(command: Command) -> Command:
+    """``--dtype`` of verbs that write a checkpoint."""
+    return click.option(
+        "--dtype",
+        default="keep",
+        show_default=True,
+        metavar="TYPE",
+        help="keep, float32, bfloat16 or float16; keep turns quantised tensors into bfloat16.",
+    )(command)
+
+
 def engine_options(command: Command) -> Command:
     """``--dtype``, ``--kv-dtype`` and ``--context``."""
     for option in (

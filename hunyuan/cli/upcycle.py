@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hunyuan.cli.options import written_dtype
 from hunyuan.cli.progress import ProgressLine
 from hunyuan.errors import language
 
@@ -35,13 +36,7 @@ if TYPE_CHECKING:
     metavar="MODE",
     help="dropless, capacity-drop or capacity-recycle: what the configuration asks of training.",
 )
-@click.option(
-    "--dtype",
-    default="keep",
-    show_default=True,
-    metavar="TYPE",
-    help="keep, float32, bfloat16 or float16; keep turns quantised tensors into bfloat16.",
-)
+@written_dtype
 @click.option("--seed", type=int, default=0, show_default=True, help="Of neurons, noise, router.")
 @click.option(
     "--text",
