@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -113,7 +114,7 @@ def run_recipe(
                 "time": time.time(),
                 "command": shlex.join(["hunyuan", *sys.argv[1:]]),
                 "version": __version__,
-                "commit": None,
+                "commit": _commit(),
                 "parameters": run.forward.model.config.total_parameters,
                 "active_parameters": run.forward.model.config.active_parameters,
                 "resumed_at_step": run.step,
@@ -153,6 +154,19 @@ def _sampler(model: Any, tokenizer: Any, settings: Any) -> Any:
         return answers
 
     return sample
+
+
+def _commit() -> str | None:
+    """The commit of the clone this runs from; None where there is no clone."""
+    here = Path(__file__)
+    known = ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
+    head = ["git", "-C", str(here.parent), "rev-parse", "--short", "HEAD"]
+    try:
+        for command in (known, head):
+            answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
 
 
 def _plain(config: Any) -> dict[str, Any]:
