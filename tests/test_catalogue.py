@@ -120,10 +120,10 @@ def server() -> Iterator[Server]:
             self.end_headers()
             rest = body[start:]
             stop = state.cut.pop(path, state.hold.get(path, len(rest)))
+            if ours:  # before the bytes: the client may read `sent` as soon as it has them
+                state.sent.append((path, asked, min(stop, len(rest))))
             self.wfile.write(rest[:stop])
             self.wfile.flush()
-            if ours:
-                state.sent.append((path, asked, min(stop, len(rest))))
             if path in state.hold:
                 state.release.wait(20)
 
