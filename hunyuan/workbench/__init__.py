@@ -1,0 +1,1 @@
+"""The workbench: one page with chat, writing, mathematics, knowledge, code and models."""
