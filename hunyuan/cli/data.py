@@ -102,3 +102,21 @@ def verify(folder: Path, as_json: bool) -> None:
         print(f"完好：{shards} 个分片，{documents:,} 篇文档，{tokens:,} 个词元")
     else:
         print(f"intact: {shards} shards, {documents:,} documents, {tokens:,} tokens")
+
+
+@data.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
+def benchmarks(pack: Path, out: Path) -> None:
+    """Turn PACK, copies of benchmarks as their authors publish them, into a folder for `eval`."""
+    from hunyuan.evaluate.convert_pack import convert_pack
+
+    def progress(name: str, rows: int) -> None:
+        print(f"{name}  {rows:,}")
+
+    if not convert_pack(pack, out, progress=progress):
+        raise UsageError(
+            f"{pack}: holds no benchmark this knows; it looks for folders such as mmlu and gsm8k",
+            f"{pack}：其中没有可识别的评测集；应包含 mmlu、gsm8k 等目录",
+        )
+    print(out)

@@ -29,6 +29,8 @@ VERBS = {
     "upcycle": "Turn a dense checkpoint into a mixture of experts.",
     "merge": "Merge a LoRA adapter into its model.",
     "report": "Draw a training run as one HTML page.",
+    "eval": "Benchmarks on any model; resumes by itself.",
+    "compare": "Which differences between two evaluations are real.",
     "scaling": "Fit the scaling law to a folder of runs.",
     "convert": "Write a checkpoint in another format.",
     "bench": "Measure the speed and memory of a model here.",
@@ -46,7 +48,7 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module = import_module(f"hunyuan.cli.{name}")
-        command = getattr(module, name if name != "list" else "list_")
+        command = getattr(module, name if name not in ("list", "eval") else f"{name}_")
         assert isinstance(command, click.Command)
         return command
 

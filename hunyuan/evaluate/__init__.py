@@ -1,0 +1,1 @@
+"""Benchmarks: any model, identical tasks, every item kept, every figure with its provenance."""
