@@ -1,4 +1,4 @@
-"""``hunyuan report``: training runs as one HTML page."""
+"""``hunyuan report``: training runs or evaluations as one HTML page."""
 
 import json
 from pathlib import Path
@@ -21,14 +21,18 @@ from hunyuan.files import atomic_file, human_bytes
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the final figures as one JSON object.")
 def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Draw training runs, the folders of `hunyuan train`, as one HTML page that needs no network.
+    """Draw training runs or evaluations as one HTML page that needs no network.
 
-    Several runs are drawn over one another.
+    RUN are folders of `hunyuan train`, drawn over one another, or of `hunyuan eval`, set beside
+    published figures; the latter also become a Markdown file.
     """
+    folders = list(dict.fromkeys(runs))
+    if all((folder / "responses.jsonl").exists() for folder in folders):
+        _evaluations(folders, output, as_json)
+        return
     from hunyuan.report.page import names, report_page, summary
     from hunyuan.report.run import load_run
 
-    folders = list(dict.fromkeys(runs))
     loaded = [load_run(folder) for folder in folders]
     page = report_page(loaded)
     target = output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
@@ -42,6 +46,23 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     for name, each in figures.items():
         print(_line(name, each))
     print(f"{target} ({human_bytes(len(page))})")
+
+
+def _evaluations(folders: list[Path], output: Path | None, as_json: bool) -> None:
+    from hunyuan.evaluate.page import evaluation_markdown, evaluation_page
+    from hunyuan.evaluate.run import EvaluationRun
+
+    opened = [EvaluationRun(folder) for folder in folders]
+    target = output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    page, text = evaluation_page(opened), evaluation_markdown(opened, language())
+    for path, content in ((target, page), (target.with_suffix(".md"), text.encode())):
+        with atomic_file(path) as file:
+            file.write(content)
+    if as_json:
+        print(json.dumps({"report": str(target), "bytes": len(page)}, ensure_ascii=False))
+    else:
+        print(text)
+        print(f"{target} ({human_bytes(len(page))})")
 
 
 def _line(name: str, figures: dict[str, Any]) -> str:

@@ -74,9 +74,9 @@ def compare(first: EvaluationRun, second: EvaluationRun) -> list[Difference]:
 
 def _scores(run: EvaluationRun, benchmark: str) -> dict[tuple[str, int], tuple[float, Any]]:
     return {
-        (item["task"], item["doc_id"]): (float(item["score"]), item["reference"])
+        (item["task"], item["doc_id"]): (item["score"], item["reference"])
         for item in run.items(benchmark)
-        if isinstance(item["score"], int | float)
+        if item["score"] is not None
     }
 
 

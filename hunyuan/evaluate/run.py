@@ -216,8 +216,8 @@ def _benchmark(
     ]
     scores: dict[str, list[float]] = {}
     for item in items:
-        if isinstance(item["score"], int | float):
-            scores.setdefault(item["task"], []).append(float(item["score"]))
+        if item["score"] is not None and not benchmark.lower_is_better:
+            scores.setdefault(item["task"], []).append(item["score"])
     total = float(_row(found, benchmark.harness)[benchmark.metric])
     result = Result(
         benchmark=benchmark.name,
@@ -286,9 +286,16 @@ def _item(benchmark: str, task: str, sample: Mapping[str, Any], metric: str) -> 
         "reference": sample["target"],
         "output": sample["resps"],
         "extracted": sample["filtered_resps"],
-        "score": sample.get(metric),
+        "score": _item_score(sample.get(metric)),
         "scores": {name: sample[name] for name in sample["metrics"]},
     }
+
+
+def _item_score(value: Any) -> float | None:
+    """An item's score; of a text, whose perplexity is asked, the log-probability per word."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return float(value[0]) / float(value[1])
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _is_choice(sample: Mapping[str, Any]) -> bool:

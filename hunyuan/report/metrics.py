@@ -187,14 +187,21 @@ def read_metrics(path: Path) -> Iterator[Record]:
     """The records of a metrics file, in its order."""
     with disk_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                values = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                if not line.endswith(b"\n"):
-                    return
-                raise _malformed(where, "is not JSON", "不是 JSON") from error
-            yield _record(where, values)
+            record = read_line(f"{path}:{number}", line)
+            if record is None:
+                return
+            yield record
+
+
+def read_line(where: str, line: bytes) -> Record | None:
+    """The record of one line; None for one that a kill left torn. ``where`` is for errors."""
+    try:
+        values = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        if not line.endswith(b"\n"):
+            return None
+        raise _malformed(where, "is not JSON", "不是 JSON") from error
+    return _record(where, values)
 
 
 def _malformed(where: str, en: str, zh: str) -> BadDataError:

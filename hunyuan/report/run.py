@@ -106,7 +106,7 @@ class EmptyRunError(BadDataError):
 def load_run(folder: Path) -> Run:
     """Read a run folder."""
     path = metrics_file(folder)
-    gathered = _Gathered(path)
+    gathered = Gathered(path)
     for record in read_metrics(path):
         gathered.add(record)
     return gathered.run(folder)
@@ -147,7 +147,7 @@ class _Table:
         return {name: column[order] for name, column in arrays.items()}
 
 
-class _Gathered:
+class Gathered:
     """Records of one file, put where they belong as they come."""
 
     def __init__(self, path: Path) -> None:
@@ -161,6 +161,7 @@ class _Gathered:
         self._moe_shape: tuple[tuple[int, ...], int] | None = None
 
     def add(self, record: Start | Train | Eval | Moe | Alarm) -> None:
+        """Take the next record of the file."""
         if isinstance(record, Start):
             self._begin(record)
             return
@@ -207,6 +208,7 @@ class _Gathered:
         self._moe_shape = shape
 
     def run(self, folder: Path) -> Run:
+        """What has been taken so far; `EmptyRunError` before the first step."""
         columns = self._train.done()
         if not self._train.rows:
             raise EmptyRunError(
