@@ -24,6 +24,7 @@ from hunyuan.files import atomic_file, disk_errors
 
 TASKS = Path(__file__).parent / "tasks"
 _BATCH = 256
+_EXAMPLES_SEED = 1234
 
 
 class Subject(Protocol):
@@ -197,16 +198,25 @@ def _benchmark(
     sizes = {name: len(list(task.eval_docs)) for name, task in loaded["tasks"].items()}
     wanted = plan.sample.get(benchmark.name)
     samples = None if wanted is None else stratified(sizes, wanted, benchmark.name)
-    found = run_harness(
-        lm=model,
-        task_dict=loaded,
-        samples=samples,
-        bootstrap_iters=1000,
-        system_instruction=plan.system,
-        apply_chat_template=plan.chat,
-        fewshot_as_multiturn=plan.chat,
-        confirm_run_unsafe_code=plan.run_code,
-    )
+    try:
+        found = run_harness(
+            lm=model,
+            task_dict=loaded,
+            samples=samples,
+            bootstrap_iters=1000,
+            system_instruction=plan.system,
+            apply_chat_template=plan.chat,
+            fewshot_as_multiturn=plan.chat,
+            confirm_run_unsafe_code=plan.run_code,
+        )
+    except ValueError as error:
+        # What the harness's draw of examples says when the data hold too few.
+        if "larger than population" not in str(error):
+            raise
+        raise UsageError(
+            f"{benchmark.name}: the data hold fewer than {shots} examples to show; lower --shots",
+            f"{benchmark.name}：数据中可作示例的不足 {shots} 条；请减小 --shots",
+        ) from error
     metric, _, chosen_filter = benchmark.metric.partition(",")
     items = [
         _item(benchmark.name, name, sample, metric)
@@ -259,7 +269,11 @@ def _load(benchmark: BenchmarkTask, shots: int, folder: BenchmarkFolder | None) 
     group = {"group": f"{benchmark.name}_", "task": [{kind: benchmark.harness, **settings}]}
     with TemporaryDirectory() as scratch:
         (Path(scratch) / "group.yaml").write_text(json.dumps(group), encoding="utf-8")
-        return TaskManager(include_path=[TASKS, Path(scratch)]).load(group["group"])
+        loaded = TaskManager(include_path=[TASKS, Path(scratch)]).load(group["group"])
+    for task in loaded["tasks"].values():
+        # As the harness's own command line does; without it examples are drawn anew every time.
+        task.set_fewshot_seed(seed=_EXAMPLES_SEED)
+    return loaded
 
 
 def stratified(sizes: Mapping[str, int], wanted: int, seed: str) -> dict[str, list[int]]:
