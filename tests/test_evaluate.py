@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -17,12 +19,12 @@ from scipy.stats import binomtest
 from hunyuan.errors import BadDataError, UsageError
 from hunyuan.evaluate.benchmark_folder import BenchmarkFolder, BenchmarkWriter
 from hunyuan.evaluate.compare import compare, mcnemar
+from hunyuan.evaluate.instructions import follows, follows_loosely
+from hunyuan.evaluate.long_context import KINDS, make_prompt
 from hunyuan.evaluate.page import evaluation_markdown, page_data, published
 from hunyuan.evaluate.run import EvaluationRun, Result, Score, stratified
 from hunyuan.evaluate.solutions import final_box, same_value
 from hunyuan.evaluate.suites import benchmarks, chosen, suites
-
-from conftest import SHARED
 
 PACK = SHARED / "data" / "bench"
 
@@ -134,7 +136,7 @@ def test_the_published_copies_become_a_folder(tmp_path: Path) -> None:
 
     done = convert_pack(PACK, tmp_path / "bench")
     folder = BenchmarkFolder(tmp_path / "bench")
-    assert {benchmark.dataset for benchmark in benchmarks().values()} <= set(done)
+    assert {b.dataset for b in benchmarks().values() if b.dataset} <= set(done)
     # No item that is shown as an example is scored as well.
     for name, benchmark in folder.benchmarks.items():
         if benchmark.examples is None:
@@ -286,6 +288,72 @@ def test_the_last_box_counts(solution: str, box: str | None) -> None:
     assert final_box(solution) == box
 
 
+@pytest.mark.parametrize(
+    ("kind", "arguments", "good", "bad"),
+    [
+        ("keywords:existence", {"keywords": ["sea"]}, "By the Sea.", "By the shore."),
+        ("keywords:forbidden_words", {"forbidden_words": ["rock"]}, "rocky", "a rock."),
+        (
+            "length_constraints:number_sentences",
+            {"relation": "less than", "num_sentences": 3},
+            "Mr. Li came. He left.",
+            "One. Two. Three.",
+        ),
+        ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a\n***\nb", "a\n\nb"),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n* b", "* a"),
+        ("detectable_format:json_format", {}, '```json\n{"a": 1}\n```', "{a: 1}"),
+        ("detectable_format:title", {}, "<<On trees>>\nThey grow.", "<<>>"),
+        ("combination:two_responses", {}, "yes******no", "yes******yes"),
+        ("startend:quotation", {}, '"all of it"', '"half" of it'),
+        ("change_case:english_lowercase", {}, "this is a quiet sentence.", "This is not."),
+        ("language:response_language", {"language": "de"}, "Das ist ein guter Tag.", "A day."),
+        ("detectable_content:postscript", {"postscript_marker": "P.S."}, "x\np. s. y", "PS y"),
+        (
+            "length_constraints:nth_paragraph_first_word",
+            {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "weekend"},
+            "One.\n\n'Weekend, again'",
+            "One.\n\nA weekend",
+        ),
+        (
+            "change_case:capital_word_frequency",
+            {"capital_frequency": 2, "capital_relation": "at least"},
+            "ONE TWO three",
+            "One TWO",
+        ),
+    ],
+)
+def test_instructions_are_checked(
+    kind: str, arguments: dict[str, Any], good: str, bad: str
+) -> None:
+    assert follows(good, kind, arguments)
+    assert not follows(bad, kind, arguments)
+    assert not follows(" ", kind, arguments)
+
+
+def test_a_loose_reading_forgives_an_opening_line() -> None:
+    answer = "Sure, here it is:\nquiet words only"
+    assert not follows(answer, "change_case:english_lowercase", {})
+    assert follows_loosely(answer, "punctuation:no_comma", {})
+
+
+@given(st.sampled_from(KINDS), st.sampled_from(["en", "zh"]), st.integers(1000, 5000), st.integers())
+def test_long_prompts_hold_their_answers_and_fit(
+    kind: Any, language: Any, length: int, seed: int
+) -> None:
+    made = make_prompt(kind, language, length, seed, len)
+    assert made == make_prompt(kind, language, length, seed, len)
+    assert len(made["prompt"]) <= length
+    if kind != "words":
+        assert all(answer in made["prompt"] for answer in made["answers"])
+
+
+def test_the_frequent_words_are_the_most_frequent() -> None:
+    made = make_prompt("words", "en", 4000, 0, len)
+    words = made["prompt"].partition("words: ")[2].partition("\n")[0].split(", ")
+    counts = Counter(words)
+    assert {word for word, _ in counts.most_common(3)} == set(made["answers"])
+
+
 # --- the report -----------------------------------------------------------------------------
 
 
@@ -333,6 +401,8 @@ class Slow(LM):
 class Subject:
     model = Slow()
     truncated = 0
+    def count_tokens(self, text):
+        return len(text)
     def describe(self):
         return {}
 

@@ -53,6 +53,13 @@ _KINDS_EN = {
     help="Prompts through the model's chat template. Default: as the suite says.",
 )
 @click.option("--system", metavar="TEXT", help="System message, with --chat.")
+@click.option(
+    "--lengths",
+    default="4096,8192,16384,32768",
+    show_default=True,
+    metavar="N,N,...",
+    help="Tokens of the prompts of the suite `long`.",
+)
 @click.option("--run-code", is_flag=True, help="Run programs the model writes, in the sandbox.")
 @click.option("--forbid-cut", is_flag=True, help="Fail where a prompt exceeds the context.")
 @click.option("--dtype", default="auto", show_default=True, metavar="TYPE", help="As for serve.")
@@ -68,6 +75,7 @@ def eval_(
     sample: int | None,
     chat: bool | None,
     system: str | None,
+    lengths: str,
     run_code: bool,
     forbid_cut: bool,
     dtype: str,
@@ -113,6 +121,7 @@ def eval_(
         sample=sizes,
         data=data,
         shots=shots,
+        lengths=_lengths(lengths),
         chat=chat_default if chat is None else chat,
         system=system,
         run_code=run_code,
@@ -146,6 +155,19 @@ def eval_(
         print(run.folder)
 
 
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 256:
+        raise UsageError(
+            f"--lengths {text!r}: must be whole numbers of at least 256 with commas between them",
+            f"--lengths {text!r}：必须是不小于 256 的整数，以逗号分隔",
+        )
+    return found
+
+
 def _description(model: dict[str, Any], plan: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -154,7 +176,7 @@ def _description(model: dict[str, Any], plan: Any) -> dict[str, Any]:
     data: Any = "hub"
     if plan.data is not None:
         data = json.loads((plan.data / INDEX).read_text(encoding="utf-8"))
-        wanted = {benchmark.dataset for benchmark in plan.benchmarks}
+        wanted = {benchmark.dataset for benchmark in plan.benchmarks if benchmark.dataset}
         data = {name: value for name, value in data.items() if name in wanted}
     settings = asdict(plan)
     settings.pop("data")

@@ -8,9 +8,10 @@ RUN/results.json           per benchmark: score, standard error, items, shots, p
 
 import hashlib
 import json
+import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +34,9 @@ class Subject(Protocol):
     model: Any
     """The harness's model (``lm_eval.api.model.LM``)."""
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, or an estimate where its tokenizer is out of reach."""
+
     @property
     def truncated(self) -> int:
         """Prompts whose beginning was cut off because they were longer than the context."""
@@ -54,6 +58,12 @@ class Plan:
 
     shots: int | None = None
     """Instead of each benchmark's own number."""
+
+    lengths: tuple[int, ...] = (4096, 8192, 16384, 32768)
+    """Tokens of the prompts of long-context tasks."""
+
+    items: int = 10
+    """Prompts of each kind, language and length of long-context tasks."""
 
     chat: bool = False
     system: str | None = None
@@ -167,6 +177,8 @@ def evaluate(
 
     The same call after a kill asks no item again whose answer is in the folder.
     """
+    # The harness tells of every task it loads, and of things that are as they should be.
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     folder = None if plan.data is None else BenchmarkFolder(plan.data)
     run.folder.mkdir(parents=True, exist_ok=True)
     log = ResponseLog(run.folder / "responses.jsonl")
@@ -176,7 +188,7 @@ def evaluate(
                 continue
             recorded = Recorded(subject.model, log, progress, batch=_BATCH)
             cut = subject.truncated
-            result, items = _benchmark(benchmark, plan, folder, recorded)
+            result, items = _benchmark(benchmark, plan, folder, recorded, subject.count_tokens)
             counted = Result(**{**vars(result), "truncated": subject.truncated - cut})
             run.finish(counted, items)
             on_result(counted)
@@ -190,11 +202,14 @@ def _benchmark(
     plan: Plan,
     folder: BenchmarkFolder | None,
     model: Recorded,
+    count_tokens: Callable[[str], int],
 ) -> tuple[Result, list[dict[str, Any]]]:
     from lm_eval.evaluator import evaluate as run_harness
 
     shots = benchmark.shots if plan.shots is None else plan.shots
-    loaded = _load(benchmark, shots, folder)
+    # What tasks that make their own data ask for; others ignore it.
+    making = {"lengths": plan.lengths, "items": plan.items, "count": count_tokens}
+    loaded = _load(benchmark, shots, folder, making)
     sizes = {name: len(list(task.eval_docs)) for name, task in loaded["tasks"].items()}
     wanted = plan.sample.get(benchmark.name)
     samples = None if wanted is None else stratified(sizes, wanted, benchmark.name)
@@ -227,7 +242,7 @@ def _benchmark(
     scores: dict[str, list[float]] = {}
     for item in items:
         if item["score"] is not None and not benchmark.lower_is_better:
-            scores.setdefault(item["task"], []).append(item["score"])
+            scores.setdefault(item["part"], []).append(item["score"])
     total = float(_row(found, benchmark.harness)[benchmark.metric])
     result = Result(
         benchmark=benchmark.name,
@@ -239,13 +254,9 @@ def _benchmark(
             items=len(items),
         ),
         parts={
-            name: Score(
-                value=float(_row(found, name)[benchmark.metric]),
-                stderr=_standard_error(scores.get(name, [])),
-                items=sum(item["task"] == name for item in items),
-            )
-            for name in loaded["tasks"]
-            if len(sizes) > 1
+            part: Score(value=sum(each) / len(each), stderr=_standard_error(each), items=len(each))
+            for part, each in scores.items()
+            if len(scores) > 1
         },
         version=str(found["versions"].get(benchmark.harness)),
         of=sum(sizes.values()),
@@ -254,12 +265,17 @@ def _benchmark(
     return result, items
 
 
-def _load(benchmark: BenchmarkTask, shots: int, folder: BenchmarkFolder | None) -> Any:
+def _load(
+    benchmark: BenchmarkTask,
+    shots: int,
+    folder: BenchmarkFolder | None,
+    making: Mapping[str, Any],
+) -> Any:
     """The harness's tasks with their number of examples, reading from ``folder`` if given."""
     from lm_eval.tasks import TaskManager
 
     settings: dict[str, Any] = {"num_fewshot": shots}
-    if folder is not None:
+    if folder is not None and benchmark.dataset is not None:
         settings["dataset_path"] = str(folder.dataset_path(benchmark.dataset))
         examples = folder.benchmarks[benchmark.dataset].examples
         if examples is not None and shots:
@@ -269,7 +285,11 @@ def _load(benchmark: BenchmarkTask, shots: int, folder: BenchmarkFolder | None) 
     group = {"group": f"{benchmark.name}_", "task": [{kind: benchmark.harness, **settings}]}
     with TemporaryDirectory() as scratch:
         (Path(scratch) / "group.yaml").write_text(json.dumps(group), encoding="utf-8")
-        loaded = TaskManager(include_path=[TASKS, Path(scratch)]).load(group["group"])
+        tasks = TaskManager(
+            include_path=[TASKS, Path(scratch)],
+            metadata=dict(making) if benchmark.dataset is None else None,
+        )
+        loaded = tasks.load(group["group"])
     for task in loaded["tasks"].values():
         # As the harness's own command line does; without it examples are drawn anew every time.
         task.set_fewshot_seed(seed=_EXAMPLES_SEED)
@@ -293,6 +313,7 @@ def _item(benchmark: str, task: str, sample: Mapping[str, Any], metric: str) -> 
     return {
         "benchmark": benchmark,
         "task": task,
+        "part": _part(task, sample["doc"]),
         "doc_id": sample["doc_id"],
         "doc_hash": sample["doc_hash"],
         "prompt": arguments[0][0],
@@ -303,6 +324,11 @@ def _item(benchmark: str, task: str, sample: Mapping[str, Any], metric: str) -> 
         "score": _item_score(sample.get(metric)),
         "scores": {name: sample[name] for name in sample["metrics"]},
     }
+
+
+def _part(task: str, doc: Mapping[str, Any]) -> str:
+    """What an item's score is counted under: its task, or the length of a long prompt."""
+    return f"{doc['language']} {doc['length']:,}" if "length" in doc else task
 
 
 def _item_score(value: Any) -> float | None:

@@ -34,6 +34,10 @@ class EngineSubject:
         """Prompts whose beginning was cut off."""
         return self.model.truncated
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.model.engine.tokenizer.encode(text))
+
     def describe(self) -> dict[str, Any]:
         """Name, hash of its files, template, routing, dtype."""
         engine = self.model.engine
@@ -65,6 +69,13 @@ class HarnessSubject:
         if kind.startswith("local-"):
             os.environ.setdefault("OPENAI_API_KEY", os.environ.get("HUNYUAN_UPSTREAM_KEY", "none"))
         self.model = get_model(kind).create_from_arg_obj(arguments)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; of a server's model an estimate, by characters."""
+        if hasattr(self.model, "tok_encode") and self._described["backend"] in ("hf", "vllm"):
+            return len(self.model.tok_encode(text))
+        wide = sum(character > "\u2e7f" for character in text)
+        return wide + (len(text) - wide) // 3
 
     def describe(self) -> dict[str, Any]:
         """What the harness was told."""

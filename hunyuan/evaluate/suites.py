@@ -18,8 +18,8 @@ class BenchmarkTask:
 
     name: str
     title: str
-    dataset: str
-    """The hub's name of its data."""
+    dataset: str | None = None
+    """The hub's name of its data; None where the task makes its own."""
 
     harness: str
     """Task or group of the harness."""

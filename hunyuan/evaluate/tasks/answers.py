@@ -1,8 +1,11 @@
 """How answers of this package's own tasks are judged; the harness calls these by name."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from hunyuan.evaluate.instructions import follows, follows_loosely
+from hunyuan.evaluate.long_context import Kind, Language, make_prompt
 from hunyuan.evaluate.programs import passes
 from hunyuan.evaluate.solutions import final_box, same_value
 
@@ -125,6 +128,43 @@ def mbpp_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, flo
     (answers,) = results
     tests = "\n".join([doc.get("test_setup_code") or "", *doc["test_list"]])
     return {"pass@1": _share(f"{_without_fence(answer)}\n{tests}\n" for answer in answers)}
+
+
+def ifeval_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Whether an answer follows all instructions of its prompt, and what share of them."""
+    pairs = list(zip(doc["instruction_id_list"], doc["kwargs"], strict=True))
+    strict = [follows(results[0], kind, arguments) for kind, arguments in pairs]
+    loose = [follows_loosely(results[0], kind, arguments) for kind, arguments in pairs]
+    return {
+        "prompt_level_strict_acc": float(all(strict)),
+        "prompt_level_loose_acc": float(all(loose)),
+        "inst_level_strict_acc": sum(strict) / len(strict),
+    }
+
+
+def long_docs(
+    kind: Kind,
+    language: Language,
+    lengths: Sequence[int],
+    items: int,
+    count: Callable[[str], int],
+    **_: Any,
+) -> dict[str, Any]:
+    """``items`` prompts of each length; the lengths and the tokenizer come with the run."""
+    from datasets import Dataset
+
+    rows = [
+        make_prompt(kind, language, length, seed, count)
+        for length in lengths
+        for seed in range(items)
+    ]
+    return {"test": Dataset.from_list(rows)}
+
+
+def long_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """The share of the expected texts that an answer contains."""
+    found = [answer in results[0] for answer in doc["answers"]]
+    return {"recall": sum(found) / len(found)}
 
 
 def _without_fence(answer: str) -> str:
