@@ -336,7 +336,9 @@ def test_a_loose_reading_forgives_an_opening_line() -> None:
     assert follows_loosely(answer, "punctuation:no_comma", {})
 
 
-@given(st.sampled_from(KINDS), st.sampled_from(["en", "zh"]), st.integers(1000, 5000), st.integers())
+@given(
+    st.sampled_from(KINDS), st.sampled_from(["en", "zh"]), st.integers(1000, 5000), st.integers()
+)
 def test_long_prompts_hold_their_answers_and_fit(
     kind: Any, language: Any, length: int, seed: int
 ) -> None:
