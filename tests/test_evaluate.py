@@ -22,6 +22,7 @@ from hunyuan.evaluate.compare import compare, mcnemar
 from hunyuan.evaluate.instructions import follows, follows_loosely
 from hunyuan.evaluate.long_context import KINDS, make_prompt
 from hunyuan.evaluate.page import evaluation_markdown, page_data, published
+from hunyuan.evaluate.response_log import ResponseLog
 from hunyuan.evaluate.run import EvaluationRun, Result, Score, stratified
 from hunyuan.evaluate.solutions import final_box, same_value
 from hunyuan.evaluate.suites import benchmarks, chosen, suites
@@ -460,9 +461,6 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_of_answers_is_forgotten(tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval")
-    from hunyuan.evaluate.recorded import ResponseLog
-
     path = tmp_path / "responses.jsonl"
     log = ResponseLog(path)
     log.add([("a", "一"), ("b", [-1.5, True])])

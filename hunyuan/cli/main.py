@@ -30,6 +30,7 @@ VERBS = {
     "merge": "Merge a LoRA adapter into its model.",
     "report": "Draw a training run as one HTML page.",
     "eval": "Benchmarks on any model; resumes by itself.",
+    "judge": "Open questions, answered and judged by another model.",
     "compare": "Which differences between two evaluations are real.",
     "scaling": "Fit the scaling law to a folder of runs.",
     "convert": "Write a checkpoint in another format.",

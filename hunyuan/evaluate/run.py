@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from hunyuan.errors import UsageError
 from hunyuan.evaluate.benchmark_folder import BenchmarkFolder
-from hunyuan.evaluate.recorded import Progress, Recorded, ResponseLog
+from hunyuan.evaluate.recorded import Progress, Recorded
+from hunyuan.evaluate.response_log import ResponseLog
 from hunyuan.evaluate.suites import BenchmarkTask
 from hunyuan.files import atomic_file, disk_errors
 
