@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -441,7 +442,7 @@ def plans(scheduler: Scheduler) -> Iterator[list[tuple[int, int, int]]]:
     while segments := scheduler.plan():
         yield [(s.request.prompt[0], s.start, s.count) for s in segments]
         for s in segments:
-            samples = s.samples
+            samples = s.complete
             scheduler.ran(s.request, s.start + s.count)
             s.request.cached = s.start + s.count
             if samples:
@@ -456,12 +457,11 @@ def test_a_long_prompt_does_not_stop_the_others() -> None:
     scheduler.add(asked(1, 1, limit=5))
     scheduler.add(asked(2, 150, limit=1))
     assert list(plans(scheduler)) == [
-        [(1, 0, 1)],
-        [(1, 1, 1), (2, 0, 32)],
-        [(1, 2, 1), (2, 32, 32)],
-        [(1, 3, 1), (2, 64, 32)],
-        [(1, 4, 1), (2, 96, 32)],
-        [(2, 128, 22)],
+        [(1, 0, 1), (2, 0, 63)],
+        [(1, 1, 1), (2, 63, 32)],
+        [(1, 2, 1), (2, 95, 32)],
+        [(1, 3, 1), (2, 127, 23)],
+        [(1, 4, 1)],
     ]
 
 
@@ -469,9 +469,16 @@ def test_prompts_take_turns() -> None:
     scheduler = scheduler_of()
     scheduler.add(asked(1, 300, limit=1))
     scheduler.add(asked(2, 100, limit=1))
-    order = [(name, count) for ((name, _, count),) in plans(scheduler)]
+    order = [(name, count) for step in plans(scheduler) for name, _, count in step]
     assert order[:4] == [(1, 64), (2, 64), (1, 64), (2, 36)], "the short one need not wait"
     assert sum(count for name, count in order if name == 1) == 300
+
+
+def test_short_prompts_share_a_step() -> None:
+    scheduler = scheduler_of()
+    for name in (1, 2, 3):
+        scheduler.add(asked(name, 30, limit=1))
+    assert list(plans(scheduler)) == [[(1, 0, 30), (2, 0, 30), (3, 0, 4)], [(3, 4, 26)]]
 
 
 def test_requests_wait_for_a_place_in_order() -> None:
@@ -648,10 +655,10 @@ def test_a_failing_draw_ends_its_request_and_no_other(
     for _ in range(5):
         engine.step()
 
-    def fails_once(logits: torch.Tensor, request: Request, generator: torch.Generator) -> object:
+    def fails_once(logits: torch.Tensor, request: Request, *rest: Any) -> object:
         if request is requests[1]:
             raise RuntimeError("no draw")
-        return choose_token(logits, request, generator)
+        return choose_token(logits, request, *rest)
 
     monkeypatch.setattr("hunyuan.engine.engine.choose_token", fails_once)
     ended = [(r, c.finish_reason) for r, c in engine.step() if c.finish_reason]

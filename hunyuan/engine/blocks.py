@@ -38,6 +38,7 @@ class BlockPool:
     """Hands out ``count`` blocks."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))
         self._users = [0] * count
         self._known: dict[Key, tuple[int, int]] = {}
@@ -49,23 +50,35 @@ class BlockPool:
         """Blocks that nobody uses, whether or not they hold a known prefix."""
         return len(self._free)
 
+    @property
+    def used(self) -> int:
+        """Blocks that somebody holds."""
+        return len(self._users) - len(self._free)
+
     def open(self, tokens: Sequence[int]) -> Table:
         """A table that starts with the longest known prefix of ``tokens``.
 
         At least one token stays outside, since its logits are wanted.
         """
         table = Table()
-        node = ROOT
-        for start in range(0, len(tokens) - BLOCK_TOKENS, BLOCK_TOKENS):
-            found = self._known.get((node, tuple(tokens[start : start + BLOCK_TOKENS])))
-            if found is None:
-                break
-            block, node = found
+        for block, node in self.known(tokens):
             self._free.pop(block, None)
             self._users[block] += 1
             table.blocks.append(block)
             table.nodes.append(node)
         return table
+
+    def known(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
+        """Blocks and nodes of the longest known prefix of ``tokens``, short of the last token."""
+        prefix: list[tuple[int, int]] = []
+        node = ROOT
+        for start in range(0, len(tokens) - BLOCK_TOKENS, BLOCK_TOKENS):
+            found = self._known.get((node, tuple(tokens[start : start + BLOCK_TOKENS])))
+            if found is None:
+                break
+            prefix.append(found)
+            node = found[1]
+        return prefix
 
     def extend(self, table: Table, tokens: int) -> bool:
         """Give the table room for ``tokens`` in all; False, changing nothing, if there is none."""

@@ -5,29 +5,44 @@ one user's answer would depend on another's tokens.
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
 import torch
 
-from hunyuan.engine.blocks import BlockPool
+from hunyuan.engine.blocks import BlockPool, Table
 from hunyuan.engine.cache import KV_DTYPES, PagedCache, StepCache, block_bytes
-from hunyuan.engine.request import Chunk, Completion, FinishReason, Request, SamplingParams
-from hunyuan.engine.sampling import choose_token
+from hunyuan.engine.grammar import Constraint, GrammarCompiler
+from hunyuan.engine.request import (
+    Chunk,
+    Completion,
+    Conversation,
+    EngineStats,
+    FinishReason,
+    Request,
+    SamplingParams,
+    Score,
+    TokenLogprob,
+)
+from hunyuan.engine.sampling import choose_token, token_logprob
 from hunyuan.engine.scheduler import Scheduler, Segment
 from hunyuan.engine.text import TextStream
 from hunyuan.errors import DoesNotFitError, UsageError
 from hunyuan.memory import available_memory, require_memory
+from hunyuan.model.routing import Routes
 from hunyuan.model.transformer import Transformer
 from hunyuan.native.library import BLOCK_TOKENS
 from hunyuan.native.transformer import NativeTransformer
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
+_SCORED_AT_ONCE = 16
+_EMBEDDED_AT_ONCE = 512
+
 Message = Mapping[str, Any]
-Prompt = str | Sequence[int] | Sequence[Message]
-"""Text to continue, token ids, or a conversation to answer."""
+Prompt = str | Sequence[int] | Sequence[Message] | Conversation
+"""Text to continue, token ids, or a conversation to answer: its messages, or with its tools."""
 
 
 class ChunkStream:
@@ -120,8 +135,9 @@ class Engine:
         dtype = _kv_dtype(kv_dtype, model)
         blocks = self._size_cache(context, cache_tokens, max_sequences, dtype)
         self.cache = PagedCache(config, blocks, dtype)
+        self._pool = BlockPool(blocks)
         self._scheduler = Scheduler(
-            BlockPool(blocks),
+            self._pool,
             max_sequences=max_sequences,
             prefill_chunk=prefill_chunk,
             shared_chunk=shared_chunk,
@@ -130,6 +146,9 @@ class Engine:
         self._stepping = False
         self._texts: dict[Request, TextStream] = {}
         self._generators: dict[Request, torch.Generator] = {}
+        self._constraints: dict[Request, Constraint] = {}
+        self._grammars = GrammarCompiler(tokenizer, config.vocab)
+        self._counts = _Counts(config.layers, config.experts)
         never = torch.zeros(config.vocab)
         never[list(tokenizer.undefined_ids(config.vocab))] = -torch.inf
         self._never = never
@@ -172,7 +191,11 @@ class Engine:
         """Token ids of a prompt; a conversation goes through the chat template."""
         if isinstance(prompt, str):
             return self.tokenizer.encode_prompt(prompt)
-        if _is_conversation(prompt):
+        if isinstance(prompt, Conversation):
+            return self.tokenizer.chat_prompt(
+                prompt.messages, tools=prompt.tools, variables=prompt.variables
+            )
+        if _is_messages(prompt):
             return self.tokenizer.chat_prompt(prompt)
         return [int(item) for item in prompt]  # type: ignore[arg-type]
 
@@ -183,6 +206,19 @@ class Engine:
         """
         params = params or SamplingParams()
         ids = self.encode(prompt)
+        self._check(ids, params)
+        limit = self.context - len(ids) if params.max_tokens is None else params.max_tokens
+        scored_from = None if params.prompt_logprobs is None else 0
+        request = Request(ids, params, limit=limit, scored_from=scored_from)
+        with self._lock:
+            if params.grammar is not None:
+                end = self.tokenizer.decode(ids[-16:], skip_specials=False)
+                self._constraints[request] = self._grammars.start(params.grammar, end)
+            self._queue(request, after_text=isinstance(prompt, str) or _is_ids(prompt))
+        return request
+
+    def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
+        """Raise what `submit` raises."""
         if not ids:
             raise UsageError(
                 "the prompt is empty; give at least one token", "提示为空；至少需要一个词元"
@@ -194,7 +230,7 @@ class Engine:
                 f"token id {wrong[0]} is not in the vocabulary of {self.model.config.vocab}",
                 f"词元编号 {wrong[0]} 不在大小为 {self.model.config.vocab} 的词表中",
             )
-        answer = params.max_tokens or 1
+        answer = 1 if params.max_tokens is None else params.max_tokens
         if len(ids) + answer > self.context:
             raise DoesNotFitError(
                 f"prompt of {len(ids)} tokens plus an answer of {answer} needs "
@@ -203,10 +239,6 @@ class Engine:
                 f"提示 {len(ids)} 个词元加回答 {answer} 个共需 {len(ids) + answer}，"
                 f"上下文只有 {self.context}；请缩短提示、减小 max_tokens 或加大上下文",
             )
-        request = Request(ids, params, limit=params.max_tokens or self.context - len(ids))
-        with self._lock:
-            self._queue(request, after_text=not _is_conversation(prompt))
-        return request
 
     def _queue(self, request: Request, *, after_text: bool) -> None:
         params = request.params
@@ -229,10 +261,15 @@ class Engine:
         self, prompts: Sequence[Prompt], params: SamplingParams | None = None, **overrides: Any
     ) -> list[Completion]:
         """Answer several prompts, batched together."""
-        settings = _with(params, overrides)
+        return self.generate_each(prompts, [_with(params, overrides)] * len(prompts))
+
+    def generate_each(
+        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
+    ) -> list[Completion]:
+        """The same, each prompt with parameters of its own."""
         requests: list[Request] = []
         try:
-            for prompt in prompts:
+            for prompt, settings in zip(prompts, params, strict=True):
                 requests.append(self.submit(prompt, settings))
             while any(request.finish_reason is None for request in requests):
                 self.step()
@@ -257,6 +294,130 @@ class Engine:
                 request.cancel()
             elif request.finish_reason is None:
                 self._end(request, "cancelled")
+
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
+        """How likely each end is after its beginning: pairs of token ids, neither of them empty.
+
+        A beginning that several pairs share is computed once, and so are pairs that differ in
+        their last token alone. Raises `DoesNotFitError` for a pair longer than the context.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (beginning, end) in enumerate(pairs):
+            if not beginning or not end:
+                raise UsageError(
+                    f"pair {i}: beginning and end need at least one token each",
+                    f"第 {i} 对：开头与结尾都至少需要一个词元",
+                )
+            groups.setdefault((len(beginning), *beginning, *end[:-1]), []).append(i)
+        waiting = deque(groups.values())
+        open_requests: dict[Request, list[int]] = {}
+        scores: dict[int, Score] = {}
+        try:
+            while waiting or open_requests:
+                self._submit_scored(pairs, waiting, open_requests)
+                self.step()
+                for request in [r for r in open_requests if r.finish_reason is not None]:
+                    members = open_requests.pop(request)
+                    if request.error is not None:
+                        raise request.error
+                    for i, rival in zip(members, _rivals(request), strict=True):
+                        scores[i] = _score(request, rival)
+        finally:
+            for request in open_requests:
+                self.drop(request)
+        return [scores[i] for i in range(len(pairs))]
+
+    def _submit_scored(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        waiting: "deque[list[int]]",
+        running: dict[Request, list[int]],
+    ) -> None:
+        """Submit what shares no beginning that is being computed this moment, or it would be twice.
+
+        Pairs are looked at in order, so those that follow one another may share much.
+        """
+        computing = {block for request in running for block in _blocks(request.prompt)}
+        held: list[list[int]] = []
+        while waiting and len(running) < 2 * _SCORED_AT_ONCE and len(held) < _SCORED_AT_ONCE:
+            members = waiting.popleft()
+            beginning, end = pairs[members[0]]
+            ids = [*beginning, *end]
+            new = _blocks(ids)
+            known = len(self._pool.known(ids))
+            if computing.intersection(new[known:]):
+                held.append(members)
+                continue
+            params = SamplingParams(max_tokens=0, temperature=0, prompt_logprobs=1)
+            self._check(ids, params)
+            request = Request(ids, params, limit=0, scored_from=len(beginning) - 1)
+            request.rivals = [pairs[i][1][-1] for i in members[1:]]
+            with self._lock:
+                self._queue(request, after_text=True)
+            running[request] = members
+            computing.update(new)
+        waiting.extendleft(reversed(held))
+
+    @torch.inference_mode()
+    def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Mean of the last hidden states of each prompt's tokens, of length 1: (D,) floats.
+
+        Raises `DoesNotFitError` for a prompt longer than the context or than the free cache.
+        """
+        for ids in prompts:
+            self._check(ids, SamplingParams(max_tokens=0, prompt_logprobs=0))
+        with self._lock:
+            return [self._embed(ids) for ids in prompts]
+
+    def _embed(self, ids: Sequence[int]) -> list[float]:
+        table = Table()
+        if not self._pool.extend(table, len(ids)):
+            raise DoesNotFitError(
+                f"{len(ids)} tokens do not fit beside the running requests; try again later",
+                f"{len(ids)} 个词元暂时放不下（其他请求正在运行）；请稍后再试",
+            )
+        try:
+            request = Request(ids, SamplingParams(), limit=0)
+            total = torch.zeros(self.model.config.hidden)
+            for start in range(0, len(ids), _EMBEDDED_AT_ONCE):
+                part = ids[start : start + _EMBEDDED_AT_ONCE]
+                segment = Segment(request, start, len(part), tuple(table.blocks))
+                positions = torch.arange(start, start + len(part))
+                view = self.cache.view([segment])
+                total += self._hidden(torch.tensor(part), positions, view).float().sum(0)
+        finally:
+            self._pool.close(table)
+        return torch.nn.functional.normalize(total, dim=0).tolist()
+
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: StepCache) -> torch.Tensor:
+        """Normed hidden states (T, D) of (T,) tokens."""
+        if isinstance(self.model, NativeTransformer):
+            return self.model.step_hidden(ids, positions, cache)
+        hidden: torch.Tensor
+        hidden, routes = self.model.model(ids[None], positions[None], cache)
+        self._counts.add_routes(routes)
+        return hidden[0]
+
+    def stats(self) -> EngineStats:
+        """What was done and what is held; from any thread, without waiting for a step."""
+        counts = self._counts
+        experts: tuple[tuple[int, ...], ...] | None = None
+        if self.model.config.experts:
+            counted = counts.experts
+            if isinstance(self.model, NativeTransformer):
+                counted = self.model.expert_tokens()
+            experts = tuple(tuple(row) for row in counted.tolist())
+        return EngineStats(
+            running=self.running,
+            waiting=self.waiting,
+            cache_tokens=self._pool.count * BLOCK_TOKENS,
+            cache_tokens_used=self._pool.used * BLOCK_TOKENS,
+            prompt_tokens=counts.prompt,
+            reused_tokens=counts.reused,
+            generated_tokens=counts.generated,
+            finished=dict(counts.finished),
+            expert_tokens=experts,
+        )
 
     # ------------------------------------------------------------ the step
 
@@ -301,39 +462,74 @@ class Engine:
             publish(request, Chunk("", None, finish_reason="cancelled"))
         segments = self._scheduler.plan()
         if segments:
-            logits = iter(self._run(segments))
-            for segment in segments:
+            logits = self._run(segments)
+            for segment, rows in zip(segments, logits, strict=True):
                 request, computed = segment.request, segment.start + segment.count
                 self._scheduler.ran(request, computed)
-                if segment.samples:
-                    publish(request, self._advance(request, next(logits)))
+                self._score_prompt(request, segment.start + segment.rows.start, rows)
+                if segment.complete:
+                    publish(request, self._advance(request, rows))
                 request.cached = computed
         return events
 
-    def _run(self, segments: list[Segment]) -> torch.Tensor:
-        """Forward of all segments as one flat row; logits (n, V) where a token is to be chosen."""
+    def _score_prompt(self, request: Request, place: int, rows: torch.Tensor) -> None:
+        """Log-probabilities of the prompt's tokens after ``place`` and its followers."""
+        if request.scored_from is None:
+            return
+        last = len(request.prompt) - 1
+        for offset, row in enumerate(rows[: max(0, last - place)]):
+            target = place + offset + 1
+            wanted = request.params.prompt_logprobs
+            entry = token_logprob(row, request.prompt[target], wanted)
+            assert entry is not None, "a scored prompt asks for log-probabilities"
+            request.prompt_logprobs[target] = entry
+            if target == last and request.rivals:
+                made = [token_logprob(row, rival, wanted) for rival in request.rivals]
+                request.rival_logprobs = [entry for entry in made if entry is not None]
+
+    def _run(self, segments: list[Segment]) -> tuple[torch.Tensor, ...]:
+        """Forward of all segments as one flat row; the logits (rows, V) each of them wants."""
         ids: list[int] = []
         positions: list[int] = []
-        last: list[int] = []
+        wanted: list[int] = []
         for s in segments:
-            s.request.start()
+            self._note_start(s.request)
+            wanted += (len(ids) + row for row in s.rows)
             ids += s.request.known(s.start, s.count)
             positions += range(s.start, s.start + s.count)
-            if s.samples:
-                last.append(len(ids) - 1)
-        return _logits(
-            self.model,
+        logits = self._logits(
             torch.tensor(ids),
             torch.tensor(positions),
             self.cache.view(segments),
-            torch.tensor(last, dtype=torch.int32),
-            self._never,
+            torch.tensor(wanted, dtype=torch.int32),
         )
+        return torch.split(logits, [len(s.rows) for s in segments])
 
-    def _advance(self, request: Request, logits: torch.Tensor) -> Chunk:
+    def _note_start(self, request: Request) -> None:
+        if request.started is None:
+            self._counts.prompt += len(request.prompt)
+            self._counts.reused += request.reused
+        request.start()
+
+    def _logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: StepCache, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """Run (T,) tokens; logits (rows, V) float32 of the ``wanted`` ones, -inf where no token."""
+        if isinstance(self.model, NativeTransformer):
+            return self.model.step_logits(ids, positions, cache, wanted, bias=self._never)
+        hidden, routes = self.model.model(ids[None], positions[None], cache)
+        self._counts.add_routes(routes)
+        return self.model.logits(hidden[0, wanted.long()]) + self._never
+
+    def _advance(self, request: Request, rows: torch.Tensor) -> Chunk:
         """Choose the next token and find out whether the answer ends with it."""
+        if request.limit == 0:
+            return self._finish(request, "", None, None, "length")
+        constraint = self._constraints.get(request)
         try:
-            token, logprob = choose_token(logits, request, self._generators[request])
+            allowed = None if constraint is None else constraint.allowed()
+            generator = self._generators[request]
+            token, logprob = choose_token(rows[-1], request, generator, allowed)
         except Exception as error:
             request.error = error
             self._end(request, "cancelled")
@@ -344,12 +540,17 @@ class Engine:
         if own_stop or token in params.stop_token_ids:
             return self._finish(request, "", None, None, "stop")
         request.generated.append(token)
+        self._counts.generated += 1
         if logprob is not None:
             request.logprobs.append(logprob)
         text = self._texts[request]
         shown = text.push(token)
         if text.stopped:
             return self._finish(request, shown, token, logprob, "stop")
+        if constraint is not None:
+            constraint.accept(token, self.tokenizer.token_bytes(token).decode("utf-8", "replace"))
+            if constraint.complete:
+                return self._finish(request, shown, token, logprob, "stop")
         if len(request.generated) >= request.limit:
             return self._finish(request, shown, token, logprob, "length")
         request.text += shown
@@ -367,23 +568,51 @@ class Engine:
 
     def _end(self, request: Request, reason: FinishReason) -> None:
         request.finish_reason = reason
+        self._counts.finished[reason] += 1
         self._scheduler.remove(request)
+        self._constraints.pop(request, None)
         del self._texts[request], self._generators[request]
 
 
-def _logits(
-    model: Transformer | NativeTransformer,
-    ids: torch.Tensor,
-    positions: torch.Tensor,
-    cache: StepCache,
-    wanted: torch.Tensor,
-    bias: torch.Tensor,
-) -> torch.Tensor:
-    """Run (T,) tokens; logits (rows, V) float32 of the ``wanted`` ones, plus ``bias``."""
-    if isinstance(model, NativeTransformer):
-        return model.step_logits(ids, positions, cache, wanted, bias=bias)
-    hidden, _ = model.model(ids[None], positions[None], cache)
-    return model.logits(hidden[0, wanted.long()]) + bias
+class _Counts:
+    """What `EngineStats` adds up."""
+
+    def __init__(self, layers: int, experts: int) -> None:
+        self.prompt = self.reused = self.generated = 0
+        self.finished: Counter[str] = Counter()
+        self.experts = torch.zeros(layers, experts, dtype=torch.int64)
+
+    def add_routes(self, routes: Sequence[Routes]) -> None:
+        """Count the tokens of one step by layer and expert."""
+        for layer, decided in enumerate(routes):
+            chosen = decided.expert.flatten()
+            self.experts[layer] += torch.bincount(chosen, minlength=self.experts.shape[1])
+
+
+def _blocks(ids: Sequence[int]) -> list[int]:
+    """A number for each whole block of ``ids`` that says what it holds and what comes before."""
+    chain: list[int] = []
+    for start in range(0, len(ids) - BLOCK_TOKENS, BLOCK_TOKENS):
+        before = chain[-1] if chain else 0
+        chain.append(hash((before, *ids[start : start + BLOCK_TOKENS])))
+    return chain
+
+
+def _rivals(request: Request) -> list[TokenLogprob]:
+    return [request.prompt_logprobs[len(request.prompt) - 1], *request.rival_logprobs]
+
+
+def _score(request: Request, last: TokenLogprob) -> Score:
+    assert request.scored_from is not None
+    entries = [
+        request.prompt_logprobs[place]
+        for place in range(request.scored_from + 1, len(request.prompt) - 1)
+    ]
+    entries.append(last)
+    return Score(
+        logprob=sum(entry.logprob for entry in entries),
+        greedy=all(entry.top[0][0] == entry.token for entry in entries),
+    )
 
 
 def _whole_blocks(tokens: int) -> int:
@@ -403,8 +632,15 @@ def _kv_dtype(name: str, model: Transformer | NativeTransformer) -> torch.dtype:
     return KV_DTYPES[name]
 
 
-def _is_conversation(prompt: Prompt) -> TypeGuard[Sequence[Message]]:
-    return not isinstance(prompt, str) and any(not isinstance(item, int) for item in prompt)
+def _is_messages(prompt: Prompt) -> TypeGuard[Sequence[Message]]:
+    # Ids may come as an array of numpy or torch; messages are mappings.
+    return not isinstance(prompt, str | Conversation) and any(
+        isinstance(item, Mapping) for item in prompt
+    )
+
+
+def _is_ids(prompt: Prompt) -> bool:
+    return not isinstance(prompt, str | Conversation) and not _is_messages(prompt)
 
 
 def _with(params: SamplingParams | None, overrides: Mapping[str, Any]) -> SamplingParams:

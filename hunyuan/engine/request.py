@@ -5,11 +5,37 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from hunyuan.errors import UsageError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "lark"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grammar:
+    """What an answer must match, token by token (`hunyuan.engine.grammar`)."""
+
+    kind: GrammarKind
+
+    source: str | Mapping[str, Any] | Sequence[str] | None = None
+    """A JSON schema (object or text), a regular expression, the choices, or a Lark grammar in
+    llguidance's dialect; nothing for ``json_object``."""
+
+    after: str | None = None
+    """Text that ends a thinking block, such as ``</think>``. An answer that begins with, or whose
+    prompt ends with, the block's opening (the same tag without its slash) is free until then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """A conversation to answer, with what its chat template may use besides messages."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Switches of the template, such as ``enable_thinking``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +43,7 @@ class SamplingParams:
     """How tokens are chosen and when to stop. The defaults suit a chat with a small model."""
 
     max_tokens: int | None = None
-    """Tokens to generate at most; None: until the context is full."""
+    """Tokens to generate at most; None: until the context is full. 0 only scores the prompt."""
 
     temperature: float = 0.7
     """0 is greedy, as is all below 0.0001; higher is more varied. 0 to 2."""
@@ -58,6 +84,12 @@ class SamplingParams:
     logprobs: int | None = None
     """Report each token's log-probability and this many alternatives (0 to 20)."""
 
+    prompt_logprobs: int | None = None
+    """The same for the tokens of the prompt, the first excepted."""
+
+    grammar: Grammar | None = None
+    """What the answer must match."""
+
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0, 2)
         _number("top_p", self.top_p, 0, 1, open_low=True)
@@ -66,8 +98,11 @@ class SamplingParams:
         _number("presence_penalty", self.presence_penalty, -2, 2)
         _number("frequency_penalty", self.frequency_penalty, -2, 2)
         _whole("top_k", self.top_k, 0, math.inf)
-        _whole("max_tokens", 1 if self.max_tokens is None else self.max_tokens, 1, math.inf)
+        least = 1 if self.prompt_logprobs is None else 0
+        _whole("max_tokens", 1 if self.max_tokens is None else self.max_tokens, least, math.inf)
         _whole("logprobs", 0 if self.logprobs is None else self.logprobs, 0, 20)
+        alternatives = 0 if self.prompt_logprobs is None else self.prompt_logprobs
+        _whole("prompt_logprobs", alternatives, 0, 20)
         _whole("seed", 0 if self.seed is None else self.seed, -(2**63), 2**63 - 1)
         if not isinstance(self.logit_bias, Mapping):
             raise _wrong("logit_bias", self.logit_bias, "a map of token ids", "词元编号的映射")
@@ -129,6 +164,43 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Score:
+    """How likely a model finds the end of a text, given its beginning."""
+
+    logprob: float
+    """Sum over the tokens of the end."""
+
+    greedy: bool
+    """Whether every one of them is the most likely."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStats:
+    """What an engine has done since it was made, and what it holds now."""
+
+    running: int
+    waiting: int
+    cache_tokens: int
+    """Tokens the cache has room for."""
+
+    cache_tokens_used: int
+    """Of those, in blocks that running requests hold."""
+
+    prompt_tokens: int
+    """Of all requests that began to run, reused ones included."""
+
+    reused_tokens: int
+    """Prompt tokens that were found in the cache."""
+
+    generated_tokens: int
+    finished: Mapping[str, int]
+    """Requests by how they ended."""
+
+    expert_tokens: tuple[tuple[int, ...], ...] | None = None
+    """(L, E): tokens that each routed expert computed; None for a dense model."""
+
+
+@dataclass(frozen=True)
 class Timings:
     """Seconds and speeds of one request."""
 
@@ -157,14 +229,33 @@ class Completion:
     prompt_tokens: int
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    """One per token of the prompt, where asked for; the first has none."""
 
 
 class Request:
-    """A running request; the engine changes it, callers may `cancel` it."""
+    """A running request; the engine changes it, callers may `cancel` it.
 
-    def __init__(self, prompt: Sequence[int], params: SamplingParams, *, limit: int) -> None:
+    ``scored_from``: the first place whose next token is scored instead of only computed; None
+    where the prompt is merely read.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        limit: int,
+        scored_from: int | None = None,
+    ) -> None:
         self.prompt = list(prompt)
         self.params = params
+        self.scored_from = scored_from
+        self.prompt_logprobs: dict[int, TokenLogprob] = {}
+        """By the place of the token they are about."""
+        self.rivals: Sequence[int] = ()
+        """Tokens scored in the last token's place besides it."""
+        self.rival_logprobs: list[TokenLogprob] = []
         self.limit = limit
         """Tokens the answer may have, from ``max_tokens`` or the room left in the context."""
         self.generated: list[int] = []
@@ -194,8 +285,19 @@ class Request:
 
     @property
     def pending(self) -> int:
-        """Tokens known but not in the cache: the rest of the prompt, or the last token."""
-        return len(self.prompt) + len(self.generated) - self.cached
+        """Tokens to run: the rest of the prompt, or the last token.
+
+        Of a prompt that is only scored the last token need not run: nothing follows it.
+        """
+        known = len(self.prompt) + len(self.generated)
+        return known - self.cached - (self.limit == 0 and known > 1)
+
+    def first_row(self, start: int, count: int) -> int:
+        """The first of ``count`` places from ``start`` on whose next token is wanted."""
+        if self.scored_from is not None and start < len(self.prompt):
+            return max(start, self.scored_from)
+        # Only the last, and only if nothing is left after it.
+        return start + count - (count == self.pending and self.limit > 0)
 
     def start(self) -> None:
         """Note when the first prompt token runs."""
@@ -212,6 +314,11 @@ class Request:
         """Ask the engine to stop at its next step; safe from any thread."""
         self.cancelled = True
 
+    def _prompt_logprobs(self) -> tuple[TokenLogprob | None, ...]:
+        if self.params.prompt_logprobs is None:
+            return ()
+        return tuple(self.prompt_logprobs.get(place) for place in range(len(self.prompt)))
+
     def completion(self) -> Completion:
         """The finished answer; raises the error that ended it, if one did."""
         assert self.finish_reason is not None, "the request is still running"
@@ -226,6 +333,7 @@ class Request:
             finish_reason=self.finish_reason,
             prompt_tokens=len(self.prompt),
             logprobs=tuple(self.logprobs),
+            prompt_logprobs=self._prompt_logprobs(),
             timings=Timings(
                 prompt_seconds=first - started,
                 decode_seconds=decode,

@@ -12,10 +12,12 @@ import math
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hunyuan.engine.request import Request, SamplingParams, TokenLogprob
+from hunyuan.engine.request import Request, TokenLogprob
 from hunyuan.errors import HunyuanError
 
 # Dividing by less would overflow, and the draw would be greedy anyway.
@@ -33,9 +35,15 @@ class Candidates(NamedTuple):
 
 
 def choose_token(
-    logits: Tensor, request: Request, generator: torch.Generator
+    logits: Tensor,
+    request: Request,
+    generator: torch.Generator,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[int, TokenLogprob | None]:
-    """The next token of a request from its logits (V,) float32; ids without a token are -inf."""
+    """The next token of a request from its logits (V,) float32; ids without a token are -inf.
+
+    ``allowed`` (V,) are the tokens that may be chosen; log-probabilities stay the model's own.
+    """
     params = request.params
     if not math.isfinite(logits.numpy().max()):
         raise HunyuanError(
@@ -45,6 +53,13 @@ def choose_token(
             "请改用 float32 或重新获取模型",
         )
     adjusted = apply_penalties(logits, request)
+    if allowed is not None:
+        adjusted = torch.from_numpy(np.where(allowed, adjusted.numpy(), -np.inf))
+        if not math.isfinite(adjusted.numpy().max()):
+            raise HunyuanError(
+                "the answer's grammar allows none of the model's tokens here; loosen it",
+                "回答所用的语法在此处不允许模型的任何词元；请放宽语法",
+            )
     if params.temperature < GREEDY_BELOW:
         token = int(adjusted.numpy().argmax())
     else:
@@ -53,7 +68,7 @@ def choose_token(
         kept = min_p(top_p(kept, params.top_p), params.min_p)
         place = torch.multinomial(kept.logits.softmax(0), 1, generator=generator)
         token = int(kept.ids[place])
-    return token, _logprob(logits, token, params)
+    return token, token_logprob(logits, token, params.logprobs)
 
 
 def apply_penalties(logits: Tensor, request: Request) -> Tensor:
@@ -102,10 +117,11 @@ def min_p(kept: Candidates, p: float) -> Candidates:
     return Candidates(kept.logits[:count], kept.ids[:count])
 
 
-def _logprob(logits: Tensor, token: int, params: SamplingParams) -> TokenLogprob | None:
-    if params.logprobs is None:
+def token_logprob(logits: Tensor, token: int, alternatives: int | None) -> TokenLogprob | None:
+    """What the model itself made of ``token``; None where nobody asks."""
+    if alternatives is None:
         return None
     logprobs = logits.log_softmax(0)
-    values, ids = logprobs.topk(params.logprobs)
+    values, ids = logprobs.topk(alternatives)
     top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
     return TokenLogprob(token, float(logprobs[token]), top)

@@ -1,8 +1,9 @@
 """Which tokens of which requests run in the next step; plain Python, no torch, no clock.
 
-Continuous batching: every step carries one token of each answering request and, beside them, one
+Continuous batching: every step carries one token of each answering request and, beside them, a
 chunk of an unfinished prompt. The chunk is short while others answer, so that a long prompt delays
-their tokens little; prompts take turns, so that a short one need not wait for a long one. When the
+their tokens little; prompts take turns, so that a short one need not wait for a long one. While
+nobody answers, prompts share the step until it is full. When the
 cache is full the request that came last is put back into the queue, and goes on later from what
 the cache still knows of it.
 """
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 
 from hunyuan.engine.blocks import BlockPool, Table
 from hunyuan.engine.request import Request
+
+SCORED_ROWS = 128
+"""Logits of one step at most."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,15 @@ class Segment:
     """The cache blocks of the request, in order of position; they cover start + count tokens."""
 
     @property
-    def samples(self) -> bool:
-        """Whether the next token is chosen after this segment: nothing known is left to run."""
+    def complete(self) -> bool:
+        """Whether nothing known is left to run after this segment."""
         return self.count == self.request.pending
+
+    @property
+    def rows(self) -> range:
+        """Places, counted within the segment, whose logits are wanted."""
+        first = self.request.first_row(self.start, self.count)
+        return range(first - self.start, self.count)
 
 
 class Scheduler:
@@ -83,10 +93,11 @@ class Scheduler:
         for request in [r for r in self._running if not _prefilling(r)]:
             if request in self._running and self._make_room(request, 1):
                 segments.append(self._segment(request, 1))
-        chunk = self._chunk(self._shared_chunk if segments else self._prefill_chunk)
+        chunks = (
+            self._chunks(self._shared_chunk, 1) if segments else self._chunks(self._prefill_chunk)
+        )
         # Making room may have put back a request that was planned before.
-        segments = [s for s in segments if s.request in self._running]
-        return [*segments, chunk] if chunk else segments
+        return [s for s in (*segments, *chunks) if s.request in self._running]
 
     def ran(self, request: Request, computed: int) -> None:
         """Note that ``computed`` tokens of a running request are in the cache."""
@@ -100,7 +111,9 @@ class Scheduler:
             if self._refused == (request, self._pool.free):
                 return
             known = len(request.prompt) + len(request.generated)
-            table = self._pool.open(request.known(0, known))
+            # What is to be scored has to run, known or not.
+            reusable = known if request.scored_from is None else request.scored_from + 1
+            table = self._pool.open(request.known(0, reusable))
             # Room for what is known, or a request would come and go without end.
             if not self._pool.extend(table, known + 1):
                 self._pool.close(table)
@@ -113,21 +126,27 @@ class Scheduler:
             if request.started is None:
                 request.reused = request.cached
 
-    def _chunk(self, limit: int) -> Segment | None:
-        """A piece of the prompt whose turn it is."""
+    def _chunks(self, limit: int, most: int | None = None) -> list[Segment]:
+        """At most ``limit`` tokens of the prompts whose turn it is, ``most`` prompts at most."""
+        chunks: list[Segment] = []
+        rows = 0
         for request in list(self._turns):
+            if limit == 0 or rows >= SCORED_ROWS or len(chunks) == most:
+                break
             if request not in self._running:
                 continue  # gave way a moment ago
             if not _prefilling(request):
                 self._turns.remove(request)
                 continue
-            count = min(request.pending, limit)
+            count = min(request.pending, limit, _most_tokens(request))
             if not self._make_room(request, count):
                 continue
             self._turns.remove(request)
             self._turns.append(request)
-            return self._segment(request, count)
-        return None
+            chunks.append(self._segment(request, count))
+            limit -= count
+            rows += len(chunks[-1].rows)
+        return chunks
 
     def _segment(self, request: Request, count: int) -> Segment:
         return Segment(request, request.cached, count, tuple(self._running[request].blocks))
@@ -154,3 +173,11 @@ class Scheduler:
 
 def _prefilling(request: Request) -> bool:
     return request.pending > 1 or not request.generated
+
+
+def _most_tokens(request: Request) -> int:
+    """Tokens of one step: few where each is scored, as its logits are as wide as the vocabulary."""
+    if request.scored_from is None:
+        return request.pending
+    before = request.scored_from - request.cached
+    return before if before > 0 else SCORED_ROWS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hunyuan.errors import UsageError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """Must equal HY_ABI_VERSION of the header."""
 
 BLOCK_TOKENS = 32
@@ -145,6 +145,7 @@ _SIGNATURES = {
         c_int32,
         (c_void_p, POINTER(Step), POINTER(Cache), c_void_p, c_void_p, c_void_p),
     ),
+    "hy_decoder_expert_tokens": (None, (c_void_p, c_void_p)),
     "hy_train_softmax": (None, (POINTER(Workers), POINTER(Scores), c_void_p, c_void_p)),
     "hy_train_softmax_backward": (
         None,

@@ -131,6 +131,12 @@ class NativeTransformer:
         self._run(ids, positions, cache, ids.new_empty(0, dtype=torch.int32), None, None, hidden)
         return hidden
 
+    def expert_tokens(self) -> Tensor:
+        """(L, E) int64: tokens that each routed expert has computed; from any thread."""
+        counted = torch.zeros(self.config.layers, self.config.experts, dtype=torch.int64)
+        self._kernels.hy_decoder_expert_tokens(self._decoder, counted.data_ptr())
+        return counted
+
     def _run(
         self,
         ids: Tensor,

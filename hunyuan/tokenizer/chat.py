@@ -52,6 +52,15 @@ def plain_tools(tools: object) -> list[Any] | None:
     return plain
 
 
+def plain_switches(switches: object) -> dict[str, Any]:
+    """A template's switches as new JSON values; raises `UsageError`."""
+    if switches is None:
+        return {}
+    if not isinstance(switches, Mapping):
+        raise _wrong("chat_template_kwargs", switches, "an object", "对象")
+    return {str(k): _plain_value(v, f"chat_template_kwargs.{k}", 0) for k, v in switches.items()}
+
+
 def texts_of(value: Any) -> Iterator[str]:
     """Every string in ``value``, keys included."""
     if isinstance(value, str):

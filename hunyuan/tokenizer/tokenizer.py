@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from hunyuan.errors import UsageError
-from hunyuan.tokenizer.chat import map_texts, plain_messages, plain_tools, texts_of
+from hunyuan.tokenizer.chat import map_texts, plain_messages, plain_switches, plain_tools, texts_of
 from hunyuan.tokenizer.markup import Markup, SpecialToken, choose_guard, remove_guard
 from hunyuan.tokenizer.template import ChatTemplate
 
@@ -132,12 +132,14 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Ids of a conversation, up to where the assistant's answer begins.
 
+        ``variables`` are switches of the template, such as ``enable_thinking``.
         Raises `UsageError` for malformed messages, a failing template, or a model without one.
         """
-        rendered, guard = self._render(messages, add_generation_prompt, tools)
+        rendered, guard = self._render(messages, add_generation_prompt, tools, variables)
         pieces: list[str | SpecialToken] = []
         for piece in self._markup.split(rendered):
             pieces.append(remove_guard(piece, guard) if isinstance(piece, str) else piece)
@@ -149,15 +151,21 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The text of `chat_prompt`, for display; specials of template and user look alike."""
-        return remove_guard(*self._render(messages, add_generation_prompt, tools))
+        return remove_guard(*self._render(messages, add_generation_prompt, tools, variables))
 
     def _render(
-        self, messages: object, add_generation_prompt: bool, tools: object
+        self,
+        messages: object,
+        add_generation_prompt: bool,
+        tools: object,
+        switches: Mapping[str, Any] | None,
     ) -> tuple[str, str]:
         plain, plain_tool_list = plain_messages(messages), plain_tools(tools)
-        texts = [*texts_of(plain), *texts_of(plain_tool_list), *self.specials]
+        switches = plain_switches(switches)
+        texts = [*texts_of(plain), *texts_of(plain_tool_list), *texts_of(switches), *self.specials]
         guard = choose_guard([*texts, self.chat_template or ""])
 
         def from_model(text: str, whole: bool) -> str:
@@ -167,6 +175,7 @@ class Tokenizer:
             return self._markup.shield(text, guard, by_model=False, whole=whole)
 
         variables = {
+            **map_texts(switches, from_others),
             **self.roles,
             "messages": [
                 map_texts(message, from_model if message["role"] == "assistant" else from_others)

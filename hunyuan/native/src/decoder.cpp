@@ -91,6 +91,7 @@ struct hy_decoder {
   Matrix embedding, head;
   const float *final_norm = nullptr;
   std::vector<Layer> layers;
+  std::vector<int64_t> expert_tokens;  // (layers, experts): tokens each has computed
 
   // Scratch, grown to the largest step so far.
   std::vector<float> x, qkv, cosine, sine, part_maximum, part_total, part_out, out_shared,
@@ -111,7 +112,8 @@ struct hy_decoder {
         inverse(s.inverse_frequencies, s.inverse_frequencies + s.head_dim / 2),
         kernels(best_kernels()),
         team(threads),
-        layers(s.layers) {
+        layers(s.layers),
+        expert_tokens(static_cast<size_t>(s.layers) * s.experts) {
     for (Layer &layer : layers) layer.routed.resize(s.experts);
     per_thread.resize(team.size());
     per_thread_wide.resize(team.size());
@@ -426,9 +428,11 @@ void hy_decoder::list_jobs(const Layer &layer, int tokens) {
   const int64_t pairs = static_cast<int64_t>(tokens) * shape.top_k;
   std::fill(count.begin(), count.end(), 0);
   for (int64_t p = 0; p < pairs; p++) count[choice[p]]++;
+  int64_t *totals = &expert_tokens[(&layer - layers.data()) * shape.experts];
   int64_t place = 0;
   for (int e = 0; e < shape.experts; e++) {
     const int64_t taken = count[e];
+    __atomic_fetch_add(&totals[e], taken, __ATOMIC_RELAXED);  // others read while this runs
     if (taken) jobs.push_back({&layer.routed[e], place, taken, false});
     count[e] = static_cast<int32_t>(place);
     place += tiles_of(taken) * kTile;
@@ -671,6 +675,11 @@ void hy_decoder_set(hy_decoder *decoder, int32_t role, int32_t layer, int32_t ex
     case HY_EXPERT_UP: l.routed[expert].up = m; break;
     case HY_EXPERT_DOWN: l.routed[expert].down = m; break;
   }
+}
+
+void hy_decoder_expert_tokens(const hy_decoder *decoder, int64_t *out) {
+  const std::vector<int64_t> &counted = decoder->expert_tokens;
+  for (size_t i = 0; i < counted.size(); i++) out[i] = __atomic_load_n(&counted[i], __ATOMIC_RELAXED);
 }
 
 int32_t hy_decoder_run(hy_decoder *decoder, const hy_step *step, const hy_cache *cache,

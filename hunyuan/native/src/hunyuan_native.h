@@ -14,7 +14,7 @@ extern "C" {
 #define HY_API __attribute__((visibility("default")))
 
 // Raised whenever a struct or a signature below changes; the Python side refuses another number.
-#define HY_ABI_VERSION 3
+#define HY_ABI_VERSION 4
 
 // Tokens per block of the cache.
 #define HY_BLOCK 32
@@ -92,6 +92,9 @@ HY_API void hy_decoder_set(hy_decoder *, int32_t role, int32_t layer, int32_t ex
 // (rows, V) with `logit_bias` (V) added. Returns 0, or -1 if out of memory.
 HY_API int32_t hy_decoder_run(hy_decoder *, const hy_step *, const hy_cache *,
                               const float *logit_bias, float *logits, float *hidden);
+
+// Tokens that each routed expert has computed so far, (layers, experts); from any thread.
+HY_API void hy_decoder_expert_tokens(const hy_decoder *, int64_t *out);
 
 // ------------------------------------------------------------------ quantising (quantize.cpp)
 
