@@ -11,6 +11,7 @@ All but the first are the harness's own.
 import hashlib
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,12 @@ class HarnessSubject:
     def __init__(self, kind: str, arguments: dict[str, Any]) -> None:
         from lm_eval.api.registry import get_model
 
+        needed = {"hf": "accelerate", "vllm": "vllm"}.get(kind)
+        if needed is not None and find_spec(needed) is None:
+            raise UsageError(
+                f"{kind}: needs {needed}; pip install 'lm-eval[{kind}]'",
+                f"{kind}：需要 {needed}；请运行 pip install 'lm-eval[{kind}]'",
+            )
         self._described = {"backend": kind, **arguments}
         folder = Path(str(arguments.get("pretrained", "")))
         if folder.is_dir():
