@@ -185,9 +185,9 @@ def test_a_resumption_takes_back_what_came_after_its_checkpoint(tmp_path: Path) 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), min_size=1, max_size=6))
 def test_what_counts_is_what_a_plain_reading_says(sessions: list[tuple[int, int]]) -> None:
     """Oracle: a dictionary of steps, emptied above each checkpoint."""
-    from hunyuan.report.run import _Gathered
+    from hunyuan.report.run import Gathered
 
-    gathered = _Gathered(Path("x"))
+    gathered = Gathered(Path("x"))
     plain: dict[int, float] = {}
     loss = 0.0
     for at, count in sessions:

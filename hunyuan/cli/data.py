@@ -120,3 +120,52 @@ def benchmarks(pack: Path, out: Path) -> None:
             f"{pack}：其中没有可识别的评测集；应包含 mmlu、gsm8k 等目录",
         )
     print(out)
+
+
+@data.command("make-tools")
+@click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--count", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same files.")
+@click.option(
+    "--language",
+    "languages",
+    type=click.Choice(["en", "zh"]),
+    multiple=True,
+    help="May be repeated; both by default.",
+)
+@click.option(
+    "--form",
+    type=click.Choice(["text", "tools"]),
+    default="text",
+    show_default=True,
+    help="Calls as text, for any model, or as fields, for chat templates that know tools.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the statistics as JSON.")
+def make_tools(
+    out: Path, count: int, seed: int, languages: tuple[str, ...], form: str, as_json: bool
+) -> None:
+    """Make conversations with tool calls to fine-tune on, each call executed, in the folder DIR.
+
+    Writes train.jsonl, heldout.jsonl (other ways of asking) and statistics.json.
+    """
+    import asyncio
+
+    from hunyuan.workbench.tool_data.make import make_tool_data, render
+
+    label = "生成对话" if language() == "zh" else "conversations"
+    line = ProgressLine(label, unit="")
+    try:
+        counted = asyncio.run(
+            make_tool_data(
+                out,
+                count=count,
+                seed=seed,
+                form="tools" if form == "tools" else "text",
+                languages=["zh" if one == "zh" else "en" for one in languages or ("en", "zh")],
+                progress=line.update,
+            )
+        )
+    finally:
+        line.close()
+    print(json.dumps(counted, ensure_ascii=False) if as_json else render(counted, language()))
+    print(out)

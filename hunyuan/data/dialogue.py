@@ -4,7 +4,8 @@ Any chat template serves: an answer is what the template adds to the prompt befo
 the answers alone, each with the token that ends it and, as in the released recipe (specification,
 section 10.3), the prediction of the prompt's own last token.
 
-A file has one JSON object a line: ``{"messages": [{"role", "content"}, ...]}`` for fine-tuning,
+A file has one JSON object a line: ``{"messages": [{"role", "content"}, ...]}`` for fine-tuning
+(with ``"tools"``, their definitions, where the messages have calls and the template knows tools),
 ``{"messages": [...], "chosen": ..., "rejected": ...}`` for preferences, where the last two are the
 text (or message) of an answer to the messages; ``"prompt": text`` is one message of the user.
 """
@@ -75,7 +76,12 @@ def read_examples(
     tally = Tally()
 
     def one(record: Json) -> Example:
-        return encode_dialogue(record.get("messages"), tokenizer, learn_prompt_end=learn_prompt_end)
+        return encode_dialogue(
+            record.get("messages"),
+            tokenizer,
+            tools=record.get("tools"),
+            learn_prompt_end=learn_prompt_end,
+        )
 
     examples = []
     for example in _read(paths, one, tally, malformed_share):
@@ -115,7 +121,7 @@ def read_pairs(
 
 
 def encode_dialogue(
-    messages: Any, tokenizer: Tokenizer, *, learn_prompt_end: bool = True
+    messages: Any, tokenizer: Tokenizer, *, tools: Any = None, learn_prompt_end: bool = True
 ) -> Example:
     """One conversation; raises `UsageError` if it is malformed or has no answer."""
     if not isinstance(messages, list) or not any(
@@ -126,13 +132,17 @@ def encode_dialogue(
         if not isinstance(message, Mapping):
             raise UsageError(f"messages[{i}]: is no object", f"messages[{i}]：不是对象")
     last = max(i for i, m in enumerate(messages) if m.get("role") == "assistant")
-    ids = tokenizer.chat_prompt(messages[: last + 1], add_generation_prompt=False)
+
+    def prompt(end: int, *, to_answer: bool) -> list[int]:
+        return tokenizer.chat_prompt(messages[:end], add_generation_prompt=to_answer, tools=tools)
+
+    ids = prompt(last + 1, to_answer=False)
     learned = np.zeros(len(ids), bool)
     for i, message in enumerate(messages[: last + 1]):
         if message["role"] != "assistant":
             continue
-        begin = _common(ids, tokenizer.chat_prompt(messages[:i], add_generation_prompt=True))
-        answered = tokenizer.chat_prompt(messages[: i + 1], add_generation_prompt=False)
+        begin = _common(ids, prompt(i, to_answer=True))
+        answered = prompt(i + 1, to_answer=False)
         end = _common(ids, answered)
         if end <= begin:
             raise UsageError(
