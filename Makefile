@@ -51,7 +51,7 @@ SOURCES := pyproject.toml setup.py $(wildcard hunyuan/native/src/*)
 $(VENV)/run.stamp: $(BIN)/python $(SOURCES)
 	@echo "installing $(firstword $(TORCH)) and the project (some minutes the first time) ..."
 	@$(PIP) install $(TORCH)
-	@$(PIP) install --editable .
+	@$(PIP) install --editable '.[docs,embed,sandbox,units]'
 	@touch $@
 
 # One installation with what the tests need, so that the kernels are compiled once.
