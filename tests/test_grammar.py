@@ -2,21 +2,27 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_transformer
+from conftest import random_transformer, write_byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_tokenizer import sentence_piece_metadata
 
 from hunyuan.engine.engine import Engine
-from hunyuan.engine.grammar import GrammarCompiler
-from hunyuan.engine.request import Conversation, Grammar, SamplingParams
+from hunyuan.engine.grammar import Constraint, GrammarCompiler
+from hunyuan.engine.request import Conversation, Grammar, GrammarError, SamplingParams
 from hunyuan.errors import HunyuanError, UsageError
 from hunyuan.model.config import preset
+from hunyuan.tokenizer.gguf_vocabulary import from_gguf_metadata
+from hunyuan.tokenizer.load import load_tokenizer
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
 Make = Callable[..., Engine]
@@ -164,14 +170,125 @@ def test_a_stop_string_ends_it_early(engine: Engine) -> None:
     assert made.text == "a"
 
 
+@pytest.mark.parametrize("texts", [["yes", "no"], [f"v{i}" for i in range(3000)], ["a", "ab"]])
+def test_a_choice_is_one_of_its_texts_however_many(engine: Engine, texts: list[str]) -> None:
+    for seed in range(4):
+        made = answer(engine, Grammar(kind="choice", source=texts), seed)
+        assert made.text in texts
+        assert made.finish_reason == "stop"
+
+
+def test_a_stop_token_of_the_request_ends_where_the_grammar_accepts(engine: Engine) -> None:
+    """A byte that is no part of the grammar, but which the request names, may end the answer."""
+    (bang,) = engine.tokenizer.encode("!")
+    grammar = Grammar(kind="regex", source="a{3,}")
+    bias = {bang: 100.0}
+    made = answer(engine, grammar, stop_token_ids=[bang], logit_bias=bias, temperature=0)
+    assert (made.text, made.finish_reason) == ("aaa", "stop")
+    made = answer(engine, grammar, logit_bias=bias, temperature=0, max_tokens=9, ignore_eos=True)
+    assert (made.text, made.finish_reason) == ("a" * 9, "length")
+
+
+def test_a_complete_answer_ends_at_its_last_token(engine: Engine) -> None:
+    """Without a step more, and as whole where the limit is reached by the same token."""
+    made = answer(engine, Grammar(kind="regex", source="[ab]{7}"), max_tokens=7)
+    assert (len(made.tokens), made.finish_reason) == (7, "stop")
+
+
+# --- tokens that stand for tags -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An engine whose tokenizer has tool and thinking tags as tokens, as Qwen's has."""
+    folder = write_byte_tokenizer(tmp_path_factory.mktemp("tags"))
+    add_tokens(folder, "<tool_call>", "</tool_call>", "</think>\n\n")
+    return Engine(random_transformer(preset("tiny")), load_tokenizer(folder), max_sequences=4)
+
+
+def add_tokens(folder: Path, *texts: str) -> None:
+    file = folder / "tokenizer.json"
+    described = json.loads(file.read_text())
+    for text in texts:
+        token = {**described["added_tokens"][-1], "content": text, "special": False}
+        token["id"] = described["added_tokens"][-1]["id"] + 1
+        described["added_tokens"].append(token)
+    file.write_text(json.dumps(described))
+
+
+@pytest.mark.parametrize(
+    "lark",
+    [
+        'start: "<tool_call>" BODY "</tool_call>"\nBODY: /[a-z]{2}/',
+        "start: <tool_call> BODY </tool_call>\nBODY: /[a-z]{2}/",
+    ],
+)
+def test_a_tag_that_is_a_token_is_written_as_one(tagged: Engine, lark: str) -> None:
+    """Whether the grammar demands its text or names the token: the model knows only the token."""
+    for seed in range(4):
+        made = answer(tagged, Grammar(kind="lark", source=lark), seed)
+        assert re.fullmatch("<tool_call>[a-z]{2}</tool_call>", made.text)
+        specials = tagged.tokenizer.specials
+        assert made.tokens[0] == specials["<tool_call>"]
+        assert made.tokens[-1] == specials["</tool_call>"]
+        assert len(made.tokens) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "pattern"),
+    [
+        ("regex", "the quick (fox|中文)", "the quick (fox|中文)"),
+        ("lark", 'start: "the " <tool> "quick"', "the <tool>quick"),
+        ("lark", 'start: "a<tool> the"', "a<tool> the"),
+        ("json_schema", {"type": "array", "items": {"const": "the fox"}}, r"\[.*\]"),
+    ],
+)
+def test_a_vocabulary_that_puts_a_space_before_a_text(kind: Any, source: Any, pattern: str) -> None:
+    """Whatever is allowed is chosen at random: the bytes of all tokens together must match."""
+    tokenizer = from_gguf_metadata(sentence_piece_metadata())
+    assert tokenizer.backend.prefix_space
+    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size + 3)
+    for seed in range(8):
+        dice = Random(seed)
+        constraint = compiler.start(Grammar(kind=kind, source=source), [1], tokenizer.stop_ids)
+        ids: list[int] = []
+        while not constraint.complete:
+            chosen = dice.choice(np.flatnonzero(constraint.allowed()).tolist())
+            if chosen in tokenizer.stop_ids:
+                break
+            constraint.accept(chosen)
+            ids.append(chosen)
+        text = b"".join(map(tokenizer.token_bytes, ids)).decode()
+        assert re.fullmatch(pattern, text)
+        if kind == "json_schema":
+            assert set(json.loads(text)) <= {"the fox"}
+
+
+def test_text_without_a_tag_cannot_have_it_as_a_token(tagged: Engine) -> None:
+    tag = tagged.tokenizer.specials["<tool_call>"]
+    free = "start: TEXT\nTEXT: /(.|\\n)*/ & ~/(.|\\n)*<tool_call>(.|\\n)*/"
+    made = answer(tagged, Grammar(kind="lark", source=free), logit_bias={tag: 100.0}, max_tokens=20)
+    assert tag not in made.tokens
+    assert "<tool_call>" not in made.text
+
+
+def test_what_bounds_turns_is_no_text(engine: Engine) -> None:
+    """The text <|im_start|> may be spelled in bytes, and the token never stands for it."""
+    start = engine.tokenizer.specials["<|im_start|>"]
+    grammar = Grammar(kind="choice", source=["<|im_start|>"])
+    made = answer(engine, grammar, logit_bias={start: 100.0})
+    assert made.text == "<|im_start|>"
+    assert start not in made.tokens
+
+
 # --- thinking -------------------------------------------------------------------------------
 
 
 class Scripted:
     """Logits that want the given text, whatever the model computes."""
 
-    def __init__(self, engine: Engine, text: str) -> None:
-        self.ids = engine.tokenizer.encode(text)
+    def __init__(self, engine: Engine, text: str, *more: int) -> None:
+        self.ids = [*engine.tokenizer.encode_markup(text), *more]
         self.vocab = engine.model.config.vocab
         self.at = 0
 
@@ -183,47 +300,103 @@ class Scripted:
         return wanted
 
 
+AFTER = Grammar(kind="choice", source=["yes", "no"], after="</think>")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted", "shown"),
+    [
+        ("Question<think>", "hm, no</think>no", "hm, no</think>no"),
+        ("Question<think>\n", "\n中</think>\n\nno", "\n中</think>\n\nno"),
+        ("Question", "<think>hm, {</think>\nno", "<think>hm, {</think>\nno"),
+        ("Question", "no", "no"),
+        ("Question<think></think>", "hm", "yes|no"),
+        ("Question<think>", "hm</think>}}no", "hm</think>(yes|no)"),
+    ],
+)
 def test_a_grammar_begins_after_the_thinking(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, prompt: str, wanted: str, shown: str
 ) -> None:
-    grammar = Grammar(kind="choice", source=["yes", "no"], after="</think>")
-    params = SamplingParams(grammar=grammar, temperature=0, max_tokens=40)
-    monkeypatch.setattr(engine.model, "logits", Scripted(engine, "hm, no</think>no").logits)
-    thought = engine.generate("Question<think>", params)
-    assert thought.text == "hm, no</think>no"
-    monkeypatch.setattr(engine.model, "logits", Scripted(engine, "hm, no</think>no").logits)
-    assert engine.generate("Question", params).text in ("yes", "no"), "no thinking was begun"
+    monkeypatch.setattr(engine.model, "logits", Scripted(engine, wanted).logits)
+    made = engine.generate(prompt, SamplingParams(grammar=AFTER, temperature=0, max_tokens=60))
+    assert re.fullmatch(shown.replace("{", r"\{"), made.text)
+    assert made.finish_reason == "stop"
+
+
+def test_thoughts_cannot_be_all(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that ends its answer within its thoughts is kept from it."""
+    (stop,) = engine.tokenizer.stop_ids
+    script = Scripted(engine, "hm", stop)
+    script.ids += engine.tokenizer.encode("</think>no")
+    monkeypatch.setattr(engine.model, "logits", script.logits)
+    params = SamplingParams(grammar=AFTER, temperature=0, max_tokens=60)
+    made = engine.generate("Question<think>", params)
+    assert re.fullmatch("hm.?</think>no", made.text, re.DOTALL)
+
+
+def test_a_token_may_end_the_thoughts_and_go_on(
+    tagged: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tagged.model, "logits", Scripted(tagged, "hm</think>\n\nno").logits)
+    params = SamplingParams(grammar=AFTER, temperature=0, max_tokens=60)
+    made = tagged.generate("Question<think>", params)
+    assert made.text == "hm</think>\n\nno"
+    assert len(made.tokens) == 5
 
 
 # --- what cannot be used --------------------------------------------------------------------
 
 
+ENDLESS = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "required": ["x"]}
+
+
 @pytest.mark.parametrize(
     ("kind", "source", "message"),
     [
-        ("regex", "(", "regex: cannot be used as a grammar"),
-        ("regex", "(?=a)b", "regex: cannot be used as a grammar"),
-        ("regex", "", "regex: must be a non-empty text"),
+        ("regex", "(", "regex: cannot be used as a grammar: unclosed group"),
+        ("regex", "(?=a)b", "regex: cannot be used as a grammar: look-around"),
+        ("regex", "", "regex: cannot be used as a grammar: must be a non-empty text"),
+        ("regex", None, "must be a non-empty text"),
+        ("regex", r"a&b[^\s\S]", "no text satisfies it"),
+        ("regex", "\ud800", "regex: cannot be used as a grammar: 'utf-8' codec"),
+        ("regex", "(a{1000}){1000}", "nested repetitions ask for too much"),
+        ("regex", "((a{99}b?){99}){999999999}", "nested repetitions ask for too much"),
         ("lark", "start: nothing", "lark: cannot be used as a grammar"),
         ("lark", "begin: /a/", "lark: cannot be used as a grammar"),
-        ("choice", [], "choice: must be a list of non-empty strings"),
-        ("choice", ["a", 1], "choice: must be a list of non-empty strings"),
-        ("choice", "ab", "choice: must be a list of non-empty strings"),
-        ("json_schema", "{", "json_schema: is no JSON"),
-        ("json_schema", ["a"], "json_schema: must be an object"),
-        ("json_schema", {"type": "nothing"}, "json_schema: cannot be used as a grammar"),
-        ("json_schema", {"$ref": "#/$defs/x"}, "json_schema: cannot be used as a grammar"),
-        ("json_schema", {"type": "string", "pattern": "(?<!a)b"}, "cannot be used"),
+        ("lark", "start: <nope>", "unknown special token"),
+        ("lark", "start: A\nA: /a/ & /b/", "no text satisfies it"),
+        ("lark", 'start: "a" start', "or text without end"),
+        ("choice", [], "choice: cannot be used as a grammar: must be a list of non-empty texts"),
+        ("choice", ["a", 1], "must be a list of non-empty texts"),
+        ("choice", "ab", "must be a list of non-empty texts"),
+        ("choice", [""], "must be a list of non-empty texts"),
+        ("json_schema", "{", "json_schema: cannot be used as a grammar: Expecting property name"),
+        ("json_schema", ["a"], "must be an object"),
+        ("json_schema", "[1]", "must be an object"),
+        ("json_schema", {"a": object()}, "is no JSON value"),
+        ("json_schema", {"type": "nothing"}, "Invalid type: nothing"),
+        ("json_schema", {"$ref": "#/$defs/x"}, "Pointer '/$defs/x' does not exist"),
+        ("json_schema", {"$ref": "http://example.org/x"}, "is not present in a registry"),
+        ("json_schema", {"type": "string", "pattern": "(?<!a)b"}, "look-around"),
         ("json_schema", {"not": {"type": "string"}}, "cannot be used"),
-        ("json_schema", {"type": "integer", "minimum": 3, "maximum": 1}, "cannot be used"),
-        ("lark", "start: /" + "a" * 300_000 + "/", "has 3000"),
+        ("json_schema", {"type": "integer", "minimum": 3, "maximum": 1}, "Unsatisfiable schema"),
+        ("json_schema", False, "must be an object"),
+        ("json_schema", {"$ref": "#/$defs/a", "$defs": {"a": ENDLESS}}, "or text without end"),
+        ("json_schema", '{"items":' * 3000 + "{}" + "}" * 3000, "recursion"),
+        ("json_schema", {"enum": ["x" * 200_000]}, "at most 131072 are allowed"),
     ],
 )
 def test_a_bad_grammar_is_refused_before_anything_runs(
     engine: Engine, kind: Any, source: Any, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=re.escape(message)):
+    started = time.perf_counter()
+    with pytest.raises(GrammarError, match=re.escape(message)) as refused:
         answer(engine, Grammar(kind=kind, source=source))
+    assert time.perf_counter() - started < 3
+    for text in (refused.value.en, refused.value.zh):
+        assert text.startswith(kind)
+        assert len(text.splitlines()) == 1
+        assert len(text) < 260
     assert not engine.busy
 
 
@@ -239,12 +412,48 @@ def test_a_bad_grammar_hurts_no_other(engine: Engine) -> None:
 def test_a_grammar_with_no_way_on_is_an_error(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        GrammarCompiler, "mask", lambda self, matcher: np.zeros(self._vocab, np.bool_)
-    )
-    with pytest.raises(HunyuanError, match="the answer's grammar has no way on"):
-        answer(engine, Grammar(kind="regex", source="ab"))
+    monkeypatch.setattr(engine.model, "logits", Scripted(engine, "kb").logits)
+    real = Constraint.allowed
+
+    def nothing_after_k(constraint: Constraint) -> Any:
+        allowed = real(constraint)
+        allowed[engine.tokenizer.encode("ab")] = False  # as if the vocabulary had neither
+        return allowed
+
+    monkeypatch.setattr(Constraint, "allowed", nothing_after_k)
+    other = engine.submit("other", SamplingParams(max_tokens=3, temperature=0))
+    with pytest.raises(HunyuanError, match="allows none of the model's tokens"):
+        answer(engine, Grammar(kind="regex", source="k[ab]"), temperature=0)
+    while other.finish_reason is None:
+        engine.step()
+    assert other.error is None
+    assert engine.stats().cache_tokens_used == 0
+
+
+def test_a_grammar_that_grows_too_large_on_the_way_is_an_error(engine: Engine) -> None:
+    """It is fine at its beginning, then asks for the same object again and again."""
+    schema = {
+        "type": "object",
+        "properties": {"first": {"enum": ["a", "b"]}, "rest": {"$ref": "#/$defs/a"}},
+        "required": ["first", "rest"],
+        "$defs": {"a": ENDLESS},
+    }
+    with pytest.raises(HunyuanError, match="the answer's grammar allows nothing here") as ended:
+        answer(engine, Grammar(kind="json_schema", source=schema))
+    assert not isinstance(ended.value, UsageError)
     assert not engine.busy
+
+
+def test_compiled_grammars_are_kept_and_answers_share_nothing(byte_tokenizer: Tokenizer) -> None:
+    compiler = GrammarCompiler(byte_tokenizer, 384)
+    grammar = Grammar(kind="regex", source="ab|ac")
+    one, other = (compiler.start(grammar, [1], byte_tokenizer.stop_ids) for _ in range(2))
+    letter = byte_tokenizer.encode("abc")
+    one.accept(letter[0])
+    assert np.flatnonzero(one.allowed()).tolist() == sorted(letter[1:])
+    assert np.flatnonzero(other.allowed()).tolist() == [letter[0]]
+    with pytest.raises(HunyuanError, match="allows nothing here"):
+        other.accept(letter[1])
 
 
 # --- conversations --------------------------------------------------------------------------
@@ -261,3 +470,12 @@ def test_ids_may_be_arrays(engine: Engine) -> None:
     ids = [5, 6, 7]
     assert engine.encode(np.array(ids)) == ids
     assert engine.encode(torch.tensor(ids)) == ids  # type: ignore[arg-type]
+    assert engine.encode([np.int64(5), torch.tensor(6), 7]) == ids
+
+
+@pytest.mark.parametrize(
+    "prompt", [np.array([1.5, 2.0]), np.array([[1, 2]]), ["a", "b"], [1, None], 5, None]
+)
+def test_what_is_no_prompt_is_named(engine: Engine, prompt: Any) -> None:
+    with pytest.raises(UsageError, match=r"prompt(\[\d\]=.*)?: must be"):
+        engine.submit(prompt)

@@ -11,7 +11,7 @@ from hunyuan.checkpoint.leaves import leaves
 from hunyuan.checkpoint.load import leaf_of
 from hunyuan.engine.engine import Engine
 from hunyuan.engine.request import SamplingParams
-from hunyuan.errors import DoesNotFitError, UsageError
+from hunyuan.errors import DoesNotFitError, HunyuanError, UsageError
 from hunyuan.formats.gguf import GGMLType
 from hunyuan.model.config import ModelConfig, preset
 from hunyuan.model.transformer import Transformer
@@ -169,6 +169,45 @@ def test_what_cannot_be_scored_is_named(engine: Engine) -> None:
     with pytest.raises(UsageError, match="max_tokens=0: must be at least 1"):
         engine.generate("x", max_tokens=0)
     assert not engine.busy
+
+
+def test_a_prompt_that_fills_the_context_is_scored(
+    model: Transformer, byte_tokenizer: Tokenizer
+) -> None:
+    """Nothing follows it, so it needs no room for more."""
+    engine = Engine(model, byte_tokenizer, context=64, cache_tokens=64, max_sequences=1)
+    request = engine.submit(text(64, 30), SamplingParams(max_tokens=0, prompt_logprobs=0))
+    for _ in range(100):
+        engine.step()
+    assert request.finish_reason == "length"
+    assert len(request.completion().prompt_logprobs) == 64
+
+
+def test_a_score_that_is_no_number_is_an_error(
+    model: Transformer, byte_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(model, byte_tokenizer)
+    real = model.logits
+    monkeypatch.setattr(model, "logits", lambda hidden: real(hidden) * torch.nan)
+    with pytest.raises(HunyuanError, match="no finite logits"):
+        engine.generate(text(9, 31), max_tokens=0, prompt_logprobs=0)
+    assert not engine.busy
+
+
+def test_embeddings_need_no_room_beside_answers(
+    model: Transformer, byte_tokenizer: Tokenizer
+) -> None:
+    engine = Engine(model, byte_tokenizer, context=96, cache_tokens=96, max_sequences=1)
+    (expected,) = engine.embed([text(70, 32)])
+    params = SamplingParams(max_tokens=30, temperature=0, ignore_eos=True)
+    answer = engine.generate(text(50, 33), params).tokens
+    request = engine.submit(text(50, 33), params)
+    for _ in range(4):
+        engine.step()
+    assert engine.embed([text(70, 32)])[0] == pytest.approx(expected, abs=1e-6)
+    while engine.busy:
+        engine.step()
+    assert tuple(request.generated) == answer
 
 
 def test_embeddings_are_the_mean_of_the_hidden_states(engine: Engine, model: Transformer) -> None:

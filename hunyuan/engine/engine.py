@@ -4,6 +4,7 @@ A lock lets one thread at a time submit, step or drop. Serving is always droples
 one user's answer would depend on another's tokens.
 """
 
+import operator
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from hunyuan.engine.request import (
     Score,
     TokenLogprob,
 )
-from hunyuan.engine.sampling import choose_token, token_logprob
+from hunyuan.engine.sampling import choose_token, require_finite, token_logprob
 from hunyuan.engine.scheduler import Scheduler, Segment
 from hunyuan.engine.text import TextStream
 from hunyuan.errors import DoesNotFitError, UsageError
@@ -197,12 +198,13 @@ class Engine:
             )
         if _is_messages(prompt):
             return self.tokenizer.chat_prompt(prompt)
-        return [int(item) for item in prompt]  # type: ignore[arg-type]
+        return _token_ids(prompt)
 
     def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Request:
         """Queue a request; `step` runs it.
 
-        Raises `DoesNotFitError`, naming both numbers, if prompt and answer exceed the context.
+        Raises `DoesNotFitError`, naming both numbers, if prompt and answer exceed the context, and
+        `GrammarError` for a grammar that cannot be used.
         """
         params = params or SamplingParams()
         ids = self.encode(prompt)
@@ -212,8 +214,10 @@ class Engine:
         request = Request(ids, params, limit=limit, scored_from=scored_from)
         with self._lock:
             if params.grammar is not None:
-                end = self.tokenizer.decode(ids[-16:], skip_specials=False)
-                self._constraints[request] = self._grammars.start(params.grammar, end)
+                own = () if params.ignore_eos else self.tokenizer.stop_ids
+                self._constraints[request] = self._grammars.start(
+                    params.grammar, ids, {*own, *params.stop_token_ids}
+                )
             self._queue(request, after_text=isinstance(prompt, str) or _is_ids(prompt))
         return request
 
@@ -362,20 +366,20 @@ class Engine:
     def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         """Mean of the last hidden states of each prompt's tokens, of length 1: (D,) floats.
 
-        Raises `DoesNotFitError` for a prompt longer than the context or than the free cache.
+        Raises `DoesNotFitError` for a prompt longer than the context. Other requests wait
+        meanwhile.
         """
-        for ids in prompts:
+        texts = [_token_ids(ids) for ids in prompts]
+        for ids in texts:
             self._check(ids, SamplingParams(max_tokens=0, prompt_logprobs=0))
         with self._lock:
-            return [self._embed(ids) for ids in prompts]
+            return [self._embed(ids) for ids in texts]
 
     def _embed(self, ids: Sequence[int]) -> list[float]:
-        table = Table()
-        if not self._pool.extend(table, len(ids)):
-            raise DoesNotFitError(
-                f"{len(ids)} tokens do not fit beside the running requests; try again later",
-                f"{len(ids)} 个词元暂时放不下（其他请求正在运行）；请稍后再试",
-            )
+        table, cache = Table(), self.cache
+        if not self._pool.extend(table, len(ids)):  # running requests hold it: a small one for it
+            table.blocks = list(range(_whole_blocks(len(ids))))
+            cache = PagedCache(self.model.config, len(table.blocks), self.cache.k.dtype)
         try:
             request = Request(ids, SamplingParams(), limit=0)
             total = torch.zeros(self.model.config.hidden)
@@ -383,10 +387,11 @@ class Engine:
                 part = ids[start : start + _EMBEDDED_AT_ONCE]
                 segment = Segment(request, start, len(part), tuple(table.blocks))
                 positions = torch.arange(start, start + len(part))
-                view = self.cache.view([segment])
+                view = cache.view([segment])
                 total += self._hidden(torch.tensor(part), positions, view).float().sum(0)
         finally:
-            self._pool.close(table)
+            if cache is self.cache:
+                self._pool.close(table)
         return torch.nn.functional.normalize(total, dim=0).tolist()
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: StepCache) -> torch.Tensor:
@@ -466,11 +471,21 @@ class Engine:
             for segment, rows in zip(segments, logits, strict=True):
                 request, computed = segment.request, segment.start + segment.count
                 self._scheduler.ran(request, computed)
-                self._score_prompt(request, segment.start + segment.rows.start, rows)
-                if segment.complete:
-                    publish(request, self._advance(request, rows))
+                if (chunk := self._take(segment, rows)) is not None:
+                    publish(request, chunk)
                 request.cached = computed
         return events
+
+    def _take(self, segment: Segment, rows: torch.Tensor) -> Chunk | None:
+        """What the logits (rows, V) of a segment give its request; an error is that one's alone."""
+        request = segment.request
+        try:
+            self._score_prompt(request, segment.start + segment.rows.start, rows)
+            return self._advance(request, rows) if segment.complete else None
+        except Exception as error:
+            request.error = error
+            self._end(request, "cancelled")
+            return Chunk("", None, finish_reason="cancelled")
 
     def _score_prompt(self, request: Request, place: int, rows: torch.Tensor) -> None:
         """Log-probabilities of the prompt's tokens after ``place`` and its followers."""
@@ -480,6 +495,7 @@ class Engine:
         for offset, row in enumerate(rows[: max(0, last - place)]):
             target = place + offset + 1
             wanted = request.params.prompt_logprobs
+            require_finite(row)
             entry = token_logprob(row, request.prompt[target], wanted)
             assert entry is not None, "a scored prompt asks for log-probabilities"
             request.prompt_logprobs[target] = entry
@@ -526,31 +542,23 @@ class Engine:
         if request.limit == 0:
             return self._finish(request, "", None, None, "length")
         constraint = self._constraints.get(request)
-        try:
-            allowed = None if constraint is None else constraint.allowed()
-            generator = self._generators[request]
-            token, logprob = choose_token(rows[-1], request, generator, allowed)
-        except Exception as error:
-            request.error = error
-            self._end(request, "cancelled")
-            return Chunk("", None, finish_reason="cancelled")
+        allowed = None if constraint is None else constraint.allowed()
+        token, logprob = choose_token(rows[-1], request, self._generators[request], allowed)
         request.stamp_token()
         params = request.params
         own_stop = token in self.tokenizer.stop_ids and not params.ignore_eos
         if own_stop or token in params.stop_token_ids:
             return self._finish(request, "", None, None, "stop")
+        if constraint is not None:
+            constraint.accept(token)
         request.generated.append(token)
         self._counts.generated += 1
         if logprob is not None:
             request.logprobs.append(logprob)
         text = self._texts[request]
         shown = text.push(token)
-        if text.stopped:
+        if text.stopped or (constraint is not None and constraint.complete):
             return self._finish(request, shown, token, logprob, "stop")
-        if constraint is not None:
-            constraint.accept(token, self.tokenizer.token_bytes(token).decode("utf-8", "replace"))
-            if constraint.complete:
-                return self._finish(request, shown, token, logprob, "stop")
         if len(request.generated) >= request.limit:
             return self._finish(request, shown, token, logprob, "length")
         request.text += shown
@@ -633,10 +641,29 @@ def _kv_dtype(name: str, model: Transformer | NativeTransformer) -> torch.dtype:
 
 
 def _is_messages(prompt: Prompt) -> TypeGuard[Sequence[Message]]:
-    # Ids may come as an array of numpy or torch; messages are mappings.
-    return not isinstance(prompt, str | Conversation) and any(
-        isinstance(item, Mapping) for item in prompt
-    )
+    return isinstance(prompt, Sequence) and any(isinstance(item, Mapping) for item in prompt)
+
+
+def _token_ids(prompt: object) -> list[int]:
+    """A plain list of a sequence or an array, of numpy or torch, of whole numbers."""
+    items = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+    if not isinstance(items, Sequence):
+        kind = type(prompt).__name__
+        raise UsageError(
+            f"prompt: must be a text, token ids or messages, not {kind}",
+            f"prompt：必须是文本、词元编号或消息，而不是 {kind}",
+        )
+    ids = []
+    for place, item in enumerate(items):
+        try:
+            ids.append(operator.index(item))
+        except TypeError:
+            shown = str(item)[:40]
+            raise UsageError(
+                f"prompt[{place}]={shown}: must be a token id, a whole number",
+                f"prompt[{place}]={shown}：必须是词元编号（整数）",
+            ) from None
+    return ids
 
 
 def _is_ids(prompt: Prompt) -> bool:

@@ -15,17 +15,30 @@ GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "lark"]
 
 @dataclass(frozen=True, kw_only=True)
 class Grammar:
-    """What an answer must match, token by token (`hunyuan.engine.grammar`)."""
+    """What an answer must match, token by token (`hunyuan.engine.grammar`).
+
+    Whether ``source`` is a grammar at all shows when a request is submitted.
+    """
 
     kind: GrammarKind
 
     source: str | Mapping[str, Any] | Sequence[str] | None = None
-    """A JSON schema (object or text), a regular expression, the choices, or a Lark grammar in
-    llguidance's dialect; nothing for ``json_object``."""
+    """A JSON schema (object or text), a regular expression in Rust's syntax, the choices, or a Lark
+    grammar in llguidance's dialect, in which special tokens stand as they are written
+    (``<tool_call>``); nothing for ``json_object``."""
 
     after: str | None = None
     """Text that ends a thinking block, such as ``</think>``. An answer that begins with, or whose
     prompt ends with, the block's opening (the same tag without its slash) is free until then."""
+
+    @property
+    def opening(self) -> str | None:
+        """The tag that opens a thinking block."""
+        return None if self.after is None else self.after.replace("/", "", 1)
+
+
+class GrammarError(UsageError):
+    """A grammar that is none, that nothing can satisfy, or that is too large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +116,8 @@ class SamplingParams:
         _whole("logprobs", 0 if self.logprobs is None else self.logprobs, 0, 20)
         alternatives = 0 if self.prompt_logprobs is None else self.prompt_logprobs
         _whole("prompt_logprobs", alternatives, 0, 20)
+        if not isinstance(self.grammar, Grammar | None):
+            raise _wrong("grammar", self.grammar, "a Grammar", "Grammar")
         _whole("seed", 0 if self.seed is None else self.seed, -(2**63), 2**63 - 1)
         if not isinstance(self.logit_bias, Mapping):
             raise _wrong("logit_bias", self.logit_bias, "a map of token ids", "词元编号的映射")

@@ -45,16 +45,10 @@ def choose_token(
     ``allowed`` (V,) are the tokens that may be chosen; log-probabilities stay the model's own.
     """
     params = request.params
-    if not math.isfinite(logits.numpy().max()):
-        raise HunyuanError(
-            "the model computed no finite logits; its weights are damaged or overflow this dtype: "
-            "try float32 or fetch the model again",
-            "模型未算出有限的 logits；权重已损坏或超出该 dtype 的范围："
-            "请改用 float32 或重新获取模型",
-        )
+    require_finite(logits)
     adjusted = apply_penalties(logits, request)
     if allowed is not None:
-        adjusted = torch.from_numpy(np.where(allowed, adjusted.numpy(), -np.inf))
+        adjusted = torch.from_numpy(np.where(allowed, adjusted.numpy(), np.float32(-np.inf)))
         if not math.isfinite(adjusted.numpy().max()):
             raise HunyuanError(
                 "the answer's grammar allows none of the model's tokens here; loosen it",
@@ -69,6 +63,17 @@ def choose_token(
         place = torch.multinomial(kept.logits.softmax(0), 1, generator=generator)
         token = int(kept.ids[place])
     return token, token_logprob(logits, token, params.logprobs)
+
+
+def require_finite(logits: Tensor) -> None:
+    """Raise `HunyuanError` if the best of (V,) logits is no number."""
+    if not math.isfinite(logits.numpy().max()):
+        raise HunyuanError(
+            "the model computed no finite logits; its weights are damaged or overflow this dtype: "
+            "try float32 or fetch the model again",
+            "模型未算出有限的 logits；权重已损坏或超出该 dtype 的范围："
+            "请改用 float32 或重新获取模型",
+        )
 
 
 def apply_penalties(logits: Tensor, request: Request) -> Tensor:

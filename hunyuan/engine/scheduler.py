@@ -114,8 +114,8 @@ class Scheduler:
             # What is to be scored has to run, known or not.
             reusable = known if request.scored_from is None else request.scored_from + 1
             table = self._pool.open(request.known(0, reusable))
-            # Room for what is known, or a request would come and go without end.
-            if not self._pool.extend(table, known + 1):
+            # Room for what is known and what follows, or a request would come and go without end.
+            if not self._pool.extend(table, known + min(1, request.limit)):
                 self._pool.close(table)
                 self._refused = (request, self._pool.free)
                 return
