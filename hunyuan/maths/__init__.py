@@ -1,1 +1,1 @@
-"""Mathematics computed by tools: parsed safely, worked in a limited process, shown with its steps."""
+"""Mathematics by tools: read safely, computed in a limited process, shown with its steps."""
