@@ -55,6 +55,14 @@ class DoesNotFitError(HunyuanError):
     exit_code = 3
 
 
+class DiskFullError(DoesNotFitError):
+    """A disk, quota or file size limit leaves no room."""
+
+
+class OverloadedError(HunyuanError):
+    """As much is under way or waiting as may be; later there will be room."""
+
+
 class BadDataError(HunyuanError):
     """A checkpoint or data file is damaged, incomplete or unsupported (exit code 4)."""
 

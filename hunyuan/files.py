@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from hunyuan.errors import DoesNotFitError, HunyuanError
+from hunyuan.errors import DiskFullError, HunyuanError
 
 PARTIAL = ".partial"
 
@@ -22,9 +22,9 @@ def human_bytes(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def _no_room(path: Path, reason: str) -> DoesNotFitError:
+def _no_room(path: Path, reason: str) -> DiskFullError:
     free = shutil.disk_usage(existing_parent(path)).free
-    return DoesNotFitError(
+    return DiskFullError(
         f"{path}: cannot be written, {reason} ({human_bytes(free)} left on the disk); free some "
         "space or raise the limit, and run it again",
         f"{path}：无法写入，{reason}（磁盘剩余 {human_bytes(free)}）；"
@@ -41,10 +41,10 @@ def existing_parent(path: Path) -> Path:
 
 
 def require_free_space(path: Path, needed: int) -> None:
-    """Raise `DoesNotFitError` unless ``needed`` bytes are free where ``path`` will lie."""
+    """Raise `DiskFullError` unless ``needed`` bytes are free where ``path`` will lie."""
     free = shutil.disk_usage(existing_parent(path)).free
     if needed > free:
-        raise DoesNotFitError(
+        raise DiskFullError(
             f"{path}: needs {human_bytes(needed)} of disk, {human_bytes(free)} are free; "
             "free some space or choose another folder",
             f"{path}：需要 {human_bytes(needed)} 磁盘空间，仅剩 {human_bytes(free)}；"
@@ -56,7 +56,7 @@ def require_free_space(path: Path, needed: int) -> None:
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn what the system says while ``path`` is written into a one-line error.
 
-    A full disk, quota or file size limit is a `DoesNotFitError`; any other refusal, such as a
+    A full disk, quota or file size limit is a `DiskFullError`; any other refusal, such as a
     folder that may not be written, a `HunyuanError`.
     """
     try:

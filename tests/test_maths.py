@@ -18,7 +18,7 @@ from maths_grading import grade, questions
 from scripted import ScriptedBackend
 from starlette.testclient import TestClient
 
-from hunyuan.errors import HunyuanError, UsageError
+from hunyuan.errors import HunyuanError, OverloadedError, UsageError
 from hunyuan.maths import formulas, latex, numerals, show, units, words
 from hunyuan.maths.call import ACTIONS, OPERATIONS, CallError, checked, tool_call
 from hunyuan.maths.grammar import (
@@ -33,7 +33,7 @@ from hunyuan.maths.grammar import (
     variables,
 )
 from hunyuan.maths.numeric import constant
-from hunyuan.maths.worker import BusyError, ComputationError, MathsWorker, TooLongError
+from hunyuan.maths.worker import ComputationError, MathsWorker, TooLongError
 from hunyuan.workbench import maths_model
 from hunyuan.workbench.templates import Templates
 
@@ -275,8 +275,18 @@ def test_too_many_waiting_calls_are_refused() -> None:
         results = asyncio.run(flood())
     finally:
         worker.close()
-    assert sum(isinstance(r, BusyError) for r in results) == 4
+    assert sum(isinstance(r, OverloadedError) for r in results) == 4
     assert sum(isinstance(r, dict) for r in results) == 2
+
+
+def test_every_route_says_that_the_worker_is_overloaded() -> None:
+    with served(ScriptedBackend(), waiting=0) as client:
+        call = {"operation": "calculate", "arguments": {"expression": "1+1"}}
+        graph = {"expressions": r"\frac{x}{2}"}
+        for path, body in (("maths/compute", call), ("charts/function", graph)):
+            refused = client.post(f"/workbench/{path}", json=body)
+            assert refused.status_code == 429, refused.text
+            assert refused.json()["error"]["code"] == "rate_limit_exceeded"
 
 
 def test_the_worker_has_no_environment_and_hard_limits(

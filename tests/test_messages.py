@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scripted import ScriptedBackend
 from serving import anthropic_client, app_of, http, listening
 
-from hunyuan.errors import HunyuanError
+from hunyuan.errors import HunyuanError, OverloadedError
 from hunyuan.serve import messages
-from hunyuan.serve.bridge import OverloadedError
 from hunyuan.serve.messages_output import MessageBuilder
 from hunyuan.serve.messages_schema import MessagesRequest
 from hunyuan.serve.schema import FieldError

@@ -18,9 +18,8 @@ from fastapi import FastAPI
 from scripted import Reply, ScriptedBackend
 from serving import app_of, http, listening
 
-from hunyuan.errors import HunyuanError, Language
+from hunyuan.errors import HunyuanError, Language, OverloadedError
 from hunyuan.serve.backend import Backend, ModelCard
-from hunyuan.serve.bridge import OverloadedError
 from hunyuan.serve.schema import ChatRequest
 from hunyuan.workbench.answers import Answers, without_overlap
 from hunyuan.workbench.app import workbench_routers
@@ -111,6 +110,21 @@ def replies(*texts: Reply) -> ScriptedBackend:
 
 
 # ---------------------------------------------------------------- asking
+
+
+def test_a_full_disk_is_not_called_a_long_conversation(tmp_path: Path) -> None:
+    backend = replies("unsaid")
+    store = Store(tmp_path / "workbench.db")
+    answers = Answers(lambda: backend, store.conversations)
+    router = chat_router(
+        lambda: backend, store.conversations, Templates(), answers, document_reader(tmp_path)
+    )
+    with store, listening(app_of(router)) as address, http(address) as client:
+        with store._database._lock:
+            store._database._connection.execute("PRAGMA max_page_count = 1")
+        full = client.post("/workbench/chat", json={"system": "x" * 200_000})
+        assert (full.status_code, full.json()["error"]["code"]) == (507, "storage_full")
+        assert "left on the disk" in full.json()["error"]["message"]
 
 
 def test_a_question_its_answer_and_what_is_kept(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from hunyuan.charts.spec import MAX_SLICES, Axis, ChartSpec, Point, Series, Strict
 from hunyuan.charts.table import Cell, Column, Table, TableError
@@ -48,7 +48,14 @@ def data_chart(table: Table, wanted: DataChart) -> ChartSpec:
         "line": _grouped,
         "bar": _grouped,
     }
-    return draw[wanted.kind](table, wanted)
+    try:
+        return draw[wanted.kind](table, wanted)
+    except ValidationError as error:
+        raise TableError(
+            "the chart would have more points or groups than can be drawn; group by another "
+            "column, or combine rows",
+            "图中的点或分组过多，无法绘制；请换一列分组，或先合并行",
+        ) from error
 
 
 def _combine(verb: Verb, values: list[float]) -> float | None:

@@ -7,6 +7,7 @@ readers stop at the limits below, so that a small file cannot unfold into a larg
 import csv
 import io
 import re
+import time
 import zipfile
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,11 +17,15 @@ from hunyuan.errors import UsageError
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_ROWS = 100_000
+MAX_LINES = 1_000_000
+"""Of a CSV file, empty ones included."""
 MAX_COLUMNS = 200
 MAX_CELL = 1_000
 MAX_CELLS = 2_000_000
 MAX_UNPACKED = 64 * 1024 * 1024
 MAX_ENTRIES = 2_000
+MAX_SECONDS = 15.0
+"""That a workbook may take: a few bytes of it can unfold into millions of rows."""
 
 DECLARATION = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 
@@ -116,6 +121,10 @@ def _csv_rows(data: bytes) -> list[list[Any]]:
                 rows.append(row[: MAX_COLUMNS + 1])
                 cells += len(row)
             _check(rows, cells)
+            if reader.line_num > MAX_LINES:
+                raise TableError(
+                    f"the file has more than {MAX_LINES} lines", f"文件超过 {MAX_LINES} 行"
+                )
     except csv.Error as error:
         raise TableError(
             f"line {reader.line_num} of the CSV file cannot be read: {error}",
@@ -150,7 +159,9 @@ def _xlsx_rows(data: bytes, sheet: str) -> list[list[Any]]:
         ) from None
     _inspect(data)
     try:
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        book = openpyxl.load_workbook(_Timed(data), read_only=True, data_only=True)
+    except TableError:
+        raise
     except Exception as error:
         # openpyxl raises nearly anything on a damaged file.
         raise _damaged() from error
@@ -180,6 +191,23 @@ def _xlsx_rows(data: bytes, sheet: str) -> list[list[Any]]:
     finally:
         book.close()
     return rows
+
+
+class _Timed(io.BytesIO):
+    """The bytes of a workbook, given out for a while only; the reader asks for them bit by bit."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._end = time.monotonic() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._end:
+            raise TableError(
+                f"the workbook takes more than {MAX_SECONDS:.0f} seconds to read; save the sheet "
+                "as CSV or split it",
+                f"读取工作簿超过 {MAX_SECONDS:.0f} 秒；请另存为 CSV 或拆分",
+            )
+        return super().read(size)
 
 
 def _inspect(data: bytes) -> None:

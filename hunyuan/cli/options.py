@@ -71,9 +71,15 @@ def sampling_options(command: Command) -> Command:
 
 
 def load_engine(
-    model: str, dtype: str, kv_dtype: str, context: int | None, max_sequences: int
+    model: str,
+    dtype: str,
+    kv_dtype: str,
+    context: int | None,
+    max_sequences: int,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> "Engine":
-    """Load a model with progress and put an engine on it."""
+    """Load a model and put an engine on it; progress is shown unless it is asked for."""
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
     from hunyuan.checkpoint.load import (
@@ -103,14 +109,14 @@ def load_engine(
     if reason:
         _note(f"{reason}; torch computes instead", f"{reason}；改由 torch 计算")
     if dtype == "stored" or (dtype == "auto" and reason is None):
-        live = pack_checkpoint(checkpoint, progress=line.update)
+        live = pack_checkpoint(checkpoint, progress=on_progress or line.update)
         if isa() == "generic":
             _note(
                 "no AVX2 or AVX-512: the portable kernels run, several times slower",
                 "没有 AVX2 或 AVX-512：使用可移植内核，速度慢数倍",
             )
     else:
-        live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=line.update)
+        live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=on_progress or line.update)
     line.close()
     return Engine(live, tokenizer, context=context, max_sequences=max_sequences, kv_dtype=kv_dtype)
 

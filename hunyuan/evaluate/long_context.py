@@ -15,7 +15,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-Language = Literal["en", "zh"]
+from hunyuan.errors import Language
+
 Kind = Literal["needle", "keys", "values", "trace", "words"]
 KINDS: tuple[Kind, ...] = ("needle", "keys", "values", "trace", "words")
 

@@ -103,8 +103,12 @@ def open_subject(
     """
     kind, colon, rest = spec.partition(":")
     if kind in ("hf", "vllm") and colon:
-        precision = {} if dtype == "auto" else {"dtype": dtype}
-        return HarnessSubject(kind, {"pretrained": rest, **precision})
+        settings = {} if dtype == "auto" else {"dtype": dtype}
+        if kind == "hf":
+            import torch
+
+            settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        return HarnessSubject(kind, {"pretrained": rest, **settings})
     if kind == "api" and colon:
         url, mark, name = rest.partition("#")
         if not mark or not name or "://" not in url:

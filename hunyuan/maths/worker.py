@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hunyuan.errors import HunyuanError, UsageError
+from hunyuan.errors import HunyuanError, OverloadedError, UsageError
 from hunyuan.maths.call import ToolCall
 
 START_SECONDS = 60.0
@@ -30,10 +30,6 @@ class ComputationError(UsageError):
 
 class TooLongError(UsageError):
     """The computation was ended because it took too long or too much memory."""
-
-
-class BusyError(HunyuanError):
-    """Too many computations are waiting."""
 
 
 class MathsWorker:
@@ -58,7 +54,7 @@ class MathsWorker:
     async def run(self, call: ToolCall) -> dict[str, Any]:
         """The result of a call, as `hunyuan.maths.result.Result.json` gives it.
 
-        Raises `ComputationError`, `TooLongError`, `BusyError`.
+        Raises `ComputationError`, `TooLongError`, `OverloadedError`.
         """
         return await self._ask({"kind": "compute", **call.json()})
 
@@ -88,7 +84,7 @@ class MathsWorker:
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._counting:
             if self._queued >= self._waiting:
-                raise BusyError(
+                raise OverloadedError(
                     f"{self._queued} computations are waiting; try again in a moment",
                     f"已有 {self._queued} 个计算在排队；请稍后再试",
                 )
@@ -97,7 +93,7 @@ class MathsWorker:
             future = self._thread.submit(self._exchange, request)
         except RuntimeError:
             self._done()
-            raise BusyError("the server is stopping", "服务正在停止") from None
+            raise OverloadedError("the server is stopping", "服务正在停止") from None
         future.add_done_callback(lambda _: self._done())
         reply = await asyncio.wrap_future(future)
         if "result" in reply:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from hunyuan.errors import HunyuanError, Language, UsageError
+from hunyuan.errors import Language, OverloadedError, UsageError
 
 Failure = Literal["exception", "syntax", "time", "memory", "output", "recursion", "crash"]
 
@@ -62,7 +62,7 @@ class RunResult:
         return plain
 
 
-class BusyError(HunyuanError):
+class BusyError(OverloadedError):
     """As many programs are running as may run at once."""
 
     def __init__(self) -> None:

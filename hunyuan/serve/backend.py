@@ -9,8 +9,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hunyuan.errors import Language
+from hunyuan.errors import HunyuanError, Language
+from hunyuan.serve.completion_schema import CompletionRequest
 from hunyuan.serve.schema import ChatRequest
+
+
+class UnknownModelError(HunyuanError):
+    """A model that is not served here."""
+
+
+class UnsupportedError(HunyuanError):
+    """Something this backend cannot do, though others can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +60,24 @@ class Backend(Protocol):
 
     async def count_tokens(self, request: ChatRequest) -> int | None:
         """Tokens of the prompt of ``request``; None where an upstream cannot say."""
+
+
+class ServedBackend(Backend, Protocol):
+    """What the server needs of a backend besides conversations."""
+
+    @property
+    def failure(self) -> HunyuanError | None:
+        """Why no request can be served, or None."""
+
+    async def complete_text(
+        self, request: CompletionRequest, lang: Language = "en"
+    ) -> dict[str, Any]:
+        """The whole answer as a ``text_completion`` object."""
+
+    def stream_text(
+        self, request: CompletionRequest, lang: Language = "en"
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The answer as ``text_completion`` objects, each with a piece; as `stream`."""
+
+    async def close(self) -> None:
+        """End what runs; open requests get an error. May be repeated."""

@@ -142,7 +142,7 @@ def router(models: Callable[[], Sequence[EmbeddingModel]]) -> APIRouter:
         known = {model.id: model for model in models()}
         model = known.get(body.model)
         if model is None:
-            lang = errors.language_of(request.headers.get("accept-language"))
+            lang = errors.language_of(request.headers)
             listed = ", ".join(known) or "-"
             text = {
                 "en": f"model {body.model[:80]!r} makes no embeddings here; use one of: {listed}",

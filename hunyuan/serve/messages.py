@@ -1,7 +1,6 @@
 """Anthropic's ``/v1/messages`` and the counting of their tokens."""
 
 import json
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,14 +9,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hunyuan.errors import HunyuanError, Language
+from hunyuan.errors import Language
 from hunyuan.serve import errors, streams
 from hunyuan.serve.backend import Backend
-from hunyuan.serve.bridge import internal, place_of
+from hunyuan.serve.bridge import told
 from hunyuan.serve.messages_output import MessageBuilder
 from hunyuan.serve.messages_schema import CountRequest, MessagesRequest
-
-log = logging.getLogger(__name__)
 
 PATH = "/v1/messages"
 
@@ -41,7 +38,7 @@ def router(backend: Callable[[str], Backend]) -> APIRouter:
     @routes.post(PATH, response_model=None)
     async def create(body: MessagesRequest, request: Request) -> Response:
         """Answer a conversation, whole or as events."""
-        lang = errors.language_of(request.headers.get("accept-language"))
+        lang = errors.language_of(request.headers)
         source = backend(body.model)
         chat = body.chat()
         try:
@@ -70,7 +67,7 @@ def router(backend: Callable[[str], Backend]) -> APIRouter:
                 "en": "the server behind this one does not count tokens",
                 "zh": "上游服务不提供词元计数",
             }
-            lang = errors.language_of(request.headers.get("accept-language"))
+            lang = errors.language_of(request.headers)
             return errors.reply(501, text[lang], code="not_implemented")
         return streams.json_reply({"input_tokens": count})
 
@@ -93,9 +90,7 @@ async def _events(
             yield streams.event(event)
     except Exception as error:
         # The status is sent already: whatever broke, the client must hear of it as an event.
-        if not isinstance(error, HunyuanError):
-            log.error("a stream of events failed: %s", place_of(error))
-        known = error if isinstance(error, HunyuanError) else internal(error)
+        known = told(error, "a stream of events")
         yield streams.event(_error("api_error", known.text(lang)))
 
 

@@ -1,6 +1,5 @@
 """OpenAI's ``/v1/responses``: one answer, its events, and the responses kept for the next one."""
 
-import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
@@ -8,16 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from hunyuan.errors import HunyuanError, Language
+from hunyuan.errors import Language
 from hunyuan.serve import errors, streams
 from hunyuan.serve.backend import Backend
-from hunyuan.serve.bridge import internal, place_of
+from hunyuan.serve.bridge import told
 from hunyuan.serve.responses_output import Event, ResponseBuilder
 from hunyuan.serve.responses_schema import Item, ResponseRequest
 from hunyuan.serve.responses_store import ResponseStore
 from hunyuan.serve.schema import FieldError
-
-log = logging.getLogger(__name__)
 
 
 def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter:
@@ -27,7 +24,7 @@ def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter
     @routes.post("/v1/responses", response_model=None)
     async def create(body: ResponseRequest, request: Request) -> Response:
         """Answer an input, whole or as events."""
-        lang = errors.language_of(request.headers.get("accept-language"))
+        lang = errors.language_of(request.headers)
         source = backend(body.model)
         body.refuse_unsupported()
         previous: tuple[Item, ...] = ()
@@ -62,7 +59,7 @@ def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter
     @routes.get("/v1/responses/{id}", response_model=None)
     async def retrieve(id: str, request: Request, stream: bool = False) -> Response:
         """A response that was kept."""
-        lang = errors.language_of(request.headers.get("accept-language"))
+        lang = errors.language_of(request.headers)
         if stream:
             text = {
                 "en": "stream=true: a kept response cannot be replayed as events; leave it out",
@@ -75,7 +72,7 @@ def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter
     @routes.delete("/v1/responses/{id}", response_model=None)
     async def delete(id: str, request: Request) -> Response:
         """Forget a response."""
-        lang = errors.language_of(request.headers.get("accept-language"))
+        lang = errors.language_of(request.headers)
         if not store.delete(id):
             return _unknown(id, lang)
         return streams.json_reply({"id": id, "object": "response", "deleted": True})
@@ -89,7 +86,7 @@ def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter
         after: str | None = None,
     ) -> Response:
         """What a kept response was made from, the conversation before it included."""
-        lang = errors.language_of(request.headers.get("accept-language"))
+        lang = errors.language_of(request.headers)
         found = store.get(id)
         if found is None:
             return _unknown(id, lang)
@@ -130,15 +127,13 @@ async def _events(
     try:
         async for chunk in streams.with_silences(chunks):
             if chunk is None:
-                yield b": keep-alive\n\n"
+                yield streams.KEEP_ALIVE
                 continue
             for text in numbered(builder.feed(chunk)):
                 yield text
     except Exception as error:
         # The status is sent already: whatever broke, the client must hear of it as an event.
-        if not isinstance(error, HunyuanError):
-            log.error("a stream of events failed: %s", place_of(error))
-        known = error if isinstance(error, HunyuanError) else internal(error)
+        known = told(error, "a stream of events")
         for text in numbered(builder.fail("server_error", known.text(lang))):
             yield text
         return

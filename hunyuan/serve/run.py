@@ -4,6 +4,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,34 +16,52 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def check_address(host: str, port: int, api_key: str | None) -> None:
-    """Refuse an open address without a key, and a port that is taken; called before loading.
-
-    Raises `UsageError` for the first, `HunyuanError` for the second.
-    """
-    if host not in LOOPBACK and not api_key:
-        raise UsageError(
-            f"host={host} is reachable from other machines: set HUNYUAN_API_KEY, or use 127.0.0.1",
-            f"host={host} 可被其他机器访问：请设置 HUNYUAN_API_KEY，或使用 127.0.0.1",
-        )
+def check_address(host: str, port: int) -> None:
+    """Raise `HunyuanError` if the port cannot be listened on; called before loading a model."""
     _bind(host, port).close()
 
 
-def run(app: "FastAPI", host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return host in LOOPBACK
+
+
+def run(
+    app: "FastAPI",
+    host: str,
+    port: int,
+    *,
+    on_ready: Callable[[str], None],
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> None:
     """Serve an application of `create_app` until SIGINT or SIGTERM, then return.
 
-    ``on_ready`` gets the address once requests are answered; port 0 takes a free one.
+    ``on_ready`` gets the address once requests are answered; port 0 takes a free one. With a
+    ``certificate`` and its ``key``, PEM files, over TLS; raises `UsageError` if they are none.
     """
     listener = _bind(host, port)
     shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listener.getsockname()[1]}"
+    scheme = "http" if certificate is None else "https"
+    url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=3,
         server_header=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"the certificate or its key cannot be read ({error.strerror or error}); give PEM "
+            "files with --tls-cert and --tls-key",
+            f"无法读取证书或密钥（{error.strerror or error}）；"
+            "请用 --tls-cert 与 --tls-key 给出 PEM 文件",
+        ) from error
     _Server(config, app, lambda: on_ready(url)).run(sockets=[listener])
 
 
@@ -58,10 +77,8 @@ class _Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        from hunyuan.serve.api import stop_engine
-
         # First, so that open streams end at once with an error and not when their time is up.
-        await stop_engine(self._app)
+        await self._app.state.host.close()
         await super().shutdown(sockets)
 
     @contextmanager

@@ -12,6 +12,8 @@ from starlette.responses import Response, StreamingResponse
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 5.0
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which readers of events pass over."""
 
 
 class ClientGoneError(Exception):
@@ -89,12 +91,17 @@ def json_reply(data: Any) -> Response:
     return Response(json_bytes(data), media_type="application/json")
 
 
+def data_event(data: Any) -> bytes:
+    """A server-sent event without a name."""
+    return b"data: %s\n\n" % json_bytes(data)
+
+
 def event(data: dict[str, Any]) -> bytes:
     """A server-sent event named after its ``type``."""
     return b"event: %s\ndata: %s\n\n" % (data["type"].encode(), json_bytes(data))
 
 
-def event_stream(events: AsyncIterator[str | bytes]) -> StreamingResponse:
+def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
     """A response of server-sent events that nothing on the way holds back."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)

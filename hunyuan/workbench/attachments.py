@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hunyuan.errors import BadDataError, DoesNotFitError, Language
+from hunyuan.errors import BadDataError, DiskFullError, DoesNotFitError, Language
 from hunyuan.files import disk_errors
 from hunyuan.knowledge.document import Limits, has_pages, kind_of
 from hunyuan.knowledge.reading import read_document
@@ -54,6 +54,8 @@ def document_reader(folder: Path) -> "Reader":
         try:
             async with free:
                 return await asyncio.to_thread(in_thread, name, data, stopped)
+        except DiskFullError:
+            raise
         except (BadDataError, DoesNotFitError) as error:
             raise RefusedError(error.en, error.zh, code="unreadable", param="name") from error
         finally:

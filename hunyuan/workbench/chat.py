@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from hunyuan.errors import HunyuanError, Language
+from hunyuan.knowledge.catalogue import file_name
 from hunyuan.serve.backend import Backend
 from hunyuan.workbench import transfer
 from hunyuan.workbench.answers import Answers, Writing
@@ -198,6 +199,7 @@ def chat_router(
         request: Request, name: Annotated[str, Query(min_length=1, max_length=255)]
     ) -> Attachment:
         lang = language_of(request)
+        name = file_name(name)
         data = await request.body()
         reading = await read(name, data, lang)
         tokens = await chat.fitting_document(name, reading.text, lang)

@@ -19,6 +19,7 @@ SAME_MEANING = 0.2
 """Nearness from which a sentence in another language counts as saying the same."""
 
 _MARKS = re.compile(r"\s*\[(\d{1,3})\]")
+_ENDS = tuple(".!?。！？…”’」』\"')）]")
 _QUOTED = re.compile(r"[“「『\"]([^“”「」『』\"]{6,})[”」』\"]")
 
 
@@ -49,12 +50,17 @@ class Sentence:
 def checked(answer: str, passages: Sequence[str], embedder: Embedder | None) -> list[Sentence]:
     """The sentences of ``answer``, each with the passages that it cites and that say so.
 
-    Marks of passages that do not exist are dropped.
+    Marks of passages that do not exist are dropped, and so are sentences that were said before and
+    one that was not finished.
     """
-    return [
-        _checked(text, [n for n in numbers if 1 <= n <= len(passages)], passages, embedder)
-        for text, numbers in split_citations(answer)
-    ]
+    once: dict[str, list[int]] = {}
+    said = split_citations(answer)
+    if len(said) > 1 and not said[-1][1] and not said[-1][0].endswith(_ENDS):
+        said.pop()
+    for text, numbers in said:
+        known = once.setdefault(text, [])
+        known += [n for n in numbers if 1 <= n <= len(passages) and n not in known]
+    return [_checked(text, cited, passages, embedder) for text, cited in once.items()]
 
 
 def split_citations(answer: str) -> list[tuple[str, list[int]]]:

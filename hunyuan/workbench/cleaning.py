@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 from hunyuan.errors import Language
+from hunyuan.knowledge.words import HAN
 from hunyuan.workbench.language import text_language, text_size
 
 Fault = Literal[
@@ -76,7 +77,7 @@ _DAYS |= {f"{week}{day}": n for week in ("周", "星期") for n, day in enumerat
 _DAYS |= {"周天": 6, "星期天": 6}
 _DAY = re.compile("|".join(sorted(_DAYS, key=len, reverse=True)), re.IGNORECASE)
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 _SMALL_WORD = re.compile(r"(?<![A-Za-z])[a-z]{3,}(?![A-Za-z])")
 
 

@@ -9,21 +9,20 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import JSONResponse
 
 from hunyuan.errors import Language, UsageError
 from hunyuan.sandbox.cpython import CPythonRunner
 from hunyuan.sandbox.layers import Layer, monty_layers
 from hunyuan.sandbox.monty import MontyRunner
-from hunyuan.sandbox.result import BusyError, Limits, Runner
-from hunyuan.serve import errors
+from hunyuan.sandbox.result import Limits, Runner
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
 from hunyuan.serve.streams import ClientGoneError, unless_gone
 from hunyuan.workbench.language import text_language
 from hunyuan.workbench.program_text import program_in, syntax_problem
-from hunyuan.workbench.streaming import Event, WorkbenchRoute, event_stream, language_of
+from hunyuan.workbench.streaming import Body, Event, WorkbenchRoute, event_stream, language_of
 from hunyuan.workbench.templates import Template, Templates
 
 LONGEST_TASK = 2000
@@ -36,30 +35,26 @@ FIELDS = {"ask": {"task"}, "explain": {"code"}, "fix": {"code", "error", "line"}
 """Prompt templates of this place and their fields."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class RunBody(_Body):
+class RunBody(Body):
     """POST /workbench/code/run."""
 
     code: str
     runner: Literal["monty", "cpython"] = "monty"
 
 
-class AskBody(_Body):
+class AskBody(Body):
     """POST /workbench/code/ask."""
 
     task: str = Field(min_length=1, max_length=LONGEST_TASK)
 
 
-class ExplainBody(_Body):
+class ExplainBody(Body):
     """POST /workbench/code/explain."""
 
     code: str = Field(min_length=1, max_length=LONGEST_CODE)
 
 
-class FixBody(_Body):
+class FixBody(Body):
     """POST /workbench/code/fix."""
 
     code: str = Field(min_length=1, max_length=LONGEST_CODE)
@@ -111,8 +106,6 @@ def code_router(
             result = await unless_gone(request, runner.run(body.code))
         except ClientGoneError:
             return Response(status_code=499)
-        except BusyError as busy:
-            return errors.reply(429, busy.text(lang), code="busy", headers={"Retry-After": "2"})
         return JSONResponse(result.data(runner.limits, lang))
 
     def answered(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hunyuan.workbench.database import Database
+from hunyuan.workbench.database import Database, cursor
 from hunyuan.workbench.refusal import RefusedError, not_found
 from hunyuan.workbench.words import Excerpt, index_text, match_in, search_expression
 
@@ -170,7 +170,7 @@ class Conversations:
         where, values = "TRUE", list[Any]()
         if after is not None:
             where += " AND (pinned, updated, n) < (?, ?, ?)"
-            values += _cursor(after)
+            values += cursor(after, 3)
         with self._database.transaction() as db:
             if query.strip():
                 expression = search_expression(query)
@@ -818,15 +818,3 @@ def _settings_json(settings: Settings) -> str:
 
 def _json(value: BaseModel | None) -> str | None:
     return None if value is None else value.model_dump_json()
-
-
-def _cursor(after: str) -> list[float]:
-    try:
-        pinned, updated, n = after.split(":")
-        return [int(pinned), float(updated), int(n)]
-    except ValueError as error:
-        raise RefusedError(
-            f"after={after[:40]}: is no cursor; give the one of the page before",
-            f"after={after[:40]}：不是有效的游标；请使用上一页给出的值",
-            param="after",
-        ) from error

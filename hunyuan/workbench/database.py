@@ -1,14 +1,14 @@
-"""One SQLite file: its schema, its migrations, its transactions, and what can go wrong with it."""
+"""The SQLite file of what people wrote: its schema, its migrations, its transactions."""
 
-import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hunyuan.errors import BadDataError, DoesNotFitError, HunyuanError
-from hunyuan.files import human_bytes
+from hunyuan.errors import BadDataError
+from hunyuan.sqlite import connect, sqlite_errors, transaction
+from hunyuan.workbench.refusal import RefusedError
 
 MIGRATIONS = (
     """
@@ -123,41 +123,32 @@ class Database:
     """A connection that threads share, one transaction at a time.
 
     Raises `BadDataError` for a file that is no such database or was made by a later version,
-    `DoesNotFitError` for a full disk.
+    `DiskFullError` for a full disk.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        with self._said():
-            # One process has the folder, so nobody should have to be waited for long.
-            self._connection = sqlite3.connect(
-                path, check_same_thread=False, isolation_level=None, timeout=10
-            )
-        self._connection.row_factory = sqlite3.Row
-        try:
-            with self._said():
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-                self._connection.execute("PRAGMA foreign_keys = ON")
+        with sqlite_errors(path):
+            self._connection = connect(path)
+            try:
                 self._migrate()
-        except BaseException:
-            self._connection.close()
-            raise
+            except BaseException:
+                self._connection.close()
+                raise
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of the block happens, or nothing of it."""
-        with self._lock, self._said():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled back already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        try:
+            with self._lock, sqlite_errors(self._path), transaction(self._connection) as db:
+                yield db
+        except (OverflowError, UnicodeEncodeError) as error:
+            # What JSON can say and SQLite cannot hold; found when it is bound.
+            raise RefusedError(
+                "a number is beyond 64 bits, or a text holds half a character; correct it",
+                "有数字超出 64 位，或文本含有半个字符；请更正",
+            ) from error
 
     def close(self) -> None:
         """Waits for the running transaction. May be repeated."""
@@ -182,40 +173,17 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        """SQLite's errors as sentences for the user; our own mistakes pass."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            name = getattr(error, "sqlite_errorname", "") or ""
-            known = self._known(name, str(error))
-            if known is None:
-                raise
-            raise known from error
 
-    def _known(self, name: str, text: str) -> HunyuanError | None:
-        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-            free = human_bytes(shutil.disk_usage(self._path.parent).free)
-            return DoesNotFitError(
-                f"{self._path}: cannot be written, {text} ({free} left on the disk); free some "
-                "space; what was not saved is still on the page",
-                f"{self._path}：无法写入，{text}（磁盘剩余 {free}）；"
-                "请清理空间；未保存的内容仍在页面上",
-            )
-        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-            return HunyuanError(
-                f"{self._path}: {text}; make the folder writable or choose another with --data",
-                f"{self._path}：{text}；请赋予写权限或用 --data 另选文件夹",
-            )
-        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            return BadDataError(
-                f"{self._path}: {text}; move the file away (a new one is made) or restore a copy",
-                f"{self._path}：{text}；请移走该文件（会新建一个）或恢复备份",
-            )
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return HunyuanError(
-                f"{self._path}: {text}; close the other program that has it open",
-                f"{self._path}：{text}；请关闭占用它的其他程序",
-            )
-        return None
+def cursor(after: str, count: int) -> list[float]:
+    """The ``count`` numbers, with colons between, from which a page goes on."""
+    try:
+        values = [float(part) for part in after.split(":")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise RefusedError(
+            f"after={after[:40]}: is no cursor; give the one of the page before",
+            f"after={after[:40]}：不是有效的游标；请使用上一页给出的值",
+            param="after",
+        )
+    return values

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hunyuan.workbench.database import Database
+from hunyuan.workbench.database import Database, cursor
 from hunyuan.workbench.refusal import RefusedError, not_found
 from hunyuan.workbench.words import index_text, match_in, search_expression
 
@@ -121,7 +121,7 @@ class Documents:
         where, values = "TRUE", list[Any]()
         if after is not None:
             where += " AND (updated, n) < (?, ?)"
-            values += _cursor(after)
+            values += cursor(after, 2)
         if query.strip():
             expression = search_expression(query)
             if expression is None:
@@ -287,15 +287,3 @@ def _head(row: sqlite3.Row, query: str) -> DocumentHead:
         preview=" ".join(row["text"][: 2 * _PREVIEW].split())[:_PREVIEW],
         match=None if found is None else DocumentMatch(text=found.text, spans=found.spans),
     )
-
-
-def _cursor(after: str) -> list[float]:
-    try:
-        updated, n = after.split(":")
-        return [float(updated), int(n)]
-    except ValueError as error:
-        raise RefusedError(
-            f"after={after[:40]}: is no cursor; give the one of the page before",
-            f"after={after[:40]}：不是有效的游标；请使用上一页给出的值",
-            param="after",
-        ) from error

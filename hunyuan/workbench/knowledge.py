@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import FileResponse, JSONResponse
 
-from hunyuan.errors import DoesNotFitError, Language
+from hunyuan.errors import Language
 from hunyuan.knowledge.base import KnowledgeBase, Progress, TooLargeError
 from hunyuan.knowledge.catalogue import Collection, UnknownIdError
 from hunyuan.knowledge.document import SUFFIXES, has_pages
@@ -18,6 +18,7 @@ from hunyuan.serve.backend import Backend
 from hunyuan.workbench.knowledge_answer import Answerer, Question, passage_json
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.streaming import (
+    Body,
     Event,
     EventStream,
     WorkbenchRoute,
@@ -30,20 +31,16 @@ PROGRESS_SECONDS = 0.25
 MAX_HISTORY = 20
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 Asked = Annotated[str, Field(max_length=MAX_QUESTION)]
 
 
-class Named(_Body):
+class Named(Body):
     """What a collection is called."""
 
     name: str = Field(min_length=1, max_length=1000)
 
 
-class Search(_Body):
+class Search(Body):
     """A search without an answer."""
 
     collection: str
@@ -51,13 +48,13 @@ class Search(_Body):
     limit: int = Field(default=5, ge=1, le=20)
 
 
-class Earlier(_Body):
+class Earlier(Body):
     """A question that was asked before in the same conversation."""
 
     question: Asked
 
 
-class Ask(_Body):
+class Ask(Body):
     """A question; without a collection the model answers by itself, uncited."""
 
     question: Annotated[Asked, Field(min_length=1)]
@@ -201,8 +198,6 @@ async def _run(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise RefusedError(error.en, error.zh, status=404, code="not_found") from None
     except TooLargeError as error:
         raise RefusedError(error.en, error.zh, status=413, code="too_large") from None
-    except DoesNotFitError as error:
-        raise RefusedError(error.en, error.zh, status=507, code="storage_full") from None
 
 
 async def _progress(

@@ -22,7 +22,7 @@ from hunyuan.knowledge.search import Found
 from hunyuan.knowledge.sentences import Span, flat
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
-from hunyuan.workbench.cited import Sentence, checked
+from hunyuan.workbench.cited import Sentence, checked, split_citations
 from hunyuan.workbench.language import text_language
 from hunyuan.workbench.spans import utf16_length
 from hunyuan.workbench.streaming import Event, error_event
@@ -36,12 +36,14 @@ PASSAGES = 5
 SHOWN_WEIGHT = 1100.0
 """About how many tokens of passages the model reads."""
 
-MAX_TOKENS = 220
-ANSWER_FIELDS = {"passages", "earlier", "question", "mark"}
+MAX_TOKENS = 160
+ANSWER_FIELDS = {"passages", "earlier", "question"}
 PLAIN_FIELDS = {"earlier", "question"}
 
 _MARK_IN_TEXT = re.compile(r"\[(\d+)\]")
 _CONTROL = re.compile(r"<(?=[|｜/]|\w+>)|\[(?=/?(?:INST|SYS))", re.IGNORECASE)
+_FRAME: dict[Language, tuple[str, str]] = {"en": ("begin", "end"), "zh": ("开始", "结束")}
+_FRAME_LEFT = re.compile(r"\s*\[\d+\]\s*(?:begin|end|开始|结束)\s*$")
 _NOT_FOUND = re.compile(r"^\W*(?:not found|未找到|没有找到|未提及)", re.IGNORECASE)
 
 
@@ -108,9 +110,12 @@ class Answerer:
             async for piece in self._constrained(request):
                 text += piece
                 yield {"type": "delta", "text": piece}
+                if repeats(text):
+                    break  # small models go on saying the same
         except HunyuanError as error:
             # What the documents say stands without the model.
             failure = error_event(error, question.lang)["error"]
+        text = without_leftovers(text)
         declined = _NOT_FOUND.match(text) is not None
         texts = [passage.text for passage in given]
         written = [] if declined else await asyncio.to_thread(self._check, text, texts)
@@ -162,18 +167,20 @@ class Answerer:
     def _request(self, question: Question, passages: Sequence[Passage]) -> ChatRequest:
         language = text_language(question.text) or question.lang
         template = self._templates.get("knowledge", "answer", language, ANSWER_FIELDS)
+        framed_passages, mark = framed([passage.text for passage in passages], language)
         messages = template.messages(
             {
-                "passages": framed([passage.text for passage in passages], language),
+                "passages": framed_passages,
                 "earlier": plain(question.before[-1]) if question.before else "",
                 "question": question.text,
-                "mark": "",
             }
         )
         return _chat_request(
             self._backend(),
             messages,
             template.temperature,
+            # A small model may go on with another frame.
+            stop=[mark],
             structured_outputs={"grammar": citation_grammar(len(passages))},
         )
 
@@ -315,16 +322,28 @@ def utf16_span(text: str, span: Span) -> list[int]:
     return [start, start + utf16_length(text[span.start : span.end])]
 
 
-def framed(passages: Sequence[str], language: Language) -> str:
-    """Passages in numbered frames that nothing inside can end or imitate."""
-    begin, end = ("开始", "结束") if language == "zh" else ("begin", "end")
+def framed(passages: Sequence[str], language: Language) -> tuple[str, str]:
+    """Passages in numbered frames that nothing inside can end or imitate, and their mark."""
+    begin, end = _FRAME[language]
     cleaned = [plain(passage) for passage in passages]
     # A passage would have to contain a piece of its own hash.
     mark = hashlib.sha256("\0".join(cleaned).encode()).hexdigest()[:8]
-    return "\n".join(
+    frames = [
         f"[{n}] {begin} {mark}\n{passage}\n[{n}] {end} {mark}"
         for n, passage in enumerate(cleaned, start=1)
-    )
+    ]
+    return "\n".join(frames), mark
+
+
+def repeats(text: str) -> bool:
+    """Whether the last whole sentence has been said before."""
+    said = [sentence for sentence, _ in split_citations(text)[:-1]]
+    return len(said) > len(set(said))
+
+
+def without_leftovers(text: str) -> str:
+    """The answer without the beginning of a frame at its end."""
+    return _FRAME_LEFT.sub("", text)
 
 
 def plain(text: str) -> str:
@@ -335,7 +354,7 @@ def plain(text: str) -> str:
 def citation_grammar(passages: int) -> str:
     """A Lark grammar: any text, but a bracket only as the number of a passage that exists."""
     marks = " | ".join(f'"[{n}]"' for n in range(1, passages + 1))
-    return f"start: (TEXT | MARK)+\nTEXT: /[^\\[\\]]+/\nMARK: {marks}\n"
+    return f"start: (TEXT | MARK)+\nTEXT: /[^\\[\\]\\n]+/\nMARK: {marks}\n"
 
 
 def _within(passages: Sequence[Passage]) -> list[Passage]:

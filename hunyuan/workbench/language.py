@@ -3,8 +3,9 @@
 import re
 
 from hunyuan.errors import Language
+from hunyuan.knowledge.words import HAN
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_HAN = re.compile(f"[{HAN}]")
 _LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ]+")
 
 

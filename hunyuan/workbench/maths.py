@@ -26,11 +26,12 @@ from hunyuan.maths.call import MAX_QUESTION, ToolCall, checked
 from hunyuan.maths.grammar import SyntaxProblem, parse_list
 from hunyuan.maths.latex import LatexProblem, looks_like_latex, to_plain
 from hunyuan.maths.show import latex as tree_latex
-from hunyuan.maths.worker import BusyError, MathsWorker
+from hunyuan.maths.worker import MathsWorker
 from hunyuan.serve.backend import Backend
 from hunyuan.workbench.maths_model import Explanation, explain, read_question, write_formula
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.streaming import (
+    Body,
     Event,
     EventStream,
     WorkbenchRoute,
@@ -59,11 +60,7 @@ EXAMPLES: dict[Language, list[str]] = {
 }
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class AskBody(_Body):
+class AskBody(Body):
     """POST /workbench/maths/ask."""
 
     question: Question
@@ -71,26 +68,26 @@ class AskBody(_Body):
     """Whether the model may be asked where the rules do not understand."""
 
 
-class ReadBody(_Body):
+class ReadBody(Body):
     """POST /workbench/maths/read."""
 
     text: str = Field(max_length=MAX_QUESTION)
 
 
-class ComputeBody(_Body):
+class ComputeBody(Body):
     """POST /workbench/maths/compute."""
 
     operation: str = Field(max_length=40)
     arguments: dict[str, str] = Field(max_length=8)
 
 
-class FormulaBody(_Body):
+class FormulaBody(Body):
     """POST /workbench/maths/formula."""
 
     description: str = Field(min_length=1, max_length=400)
 
 
-class ExplainBody(_Body):
+class ExplainBody(Body):
     """POST /workbench/maths/explain: a call whose result is to be said in words."""
 
     question: Question
@@ -98,7 +95,7 @@ class ExplainBody(_Body):
     arguments: dict[str, str] = Field(max_length=8)
 
 
-class FunctionBody(_Body):
+class FunctionBody(Body):
     """POST /workbench/charts/function."""
 
     expressions: str = Field(min_length=1, max_length=1000)
@@ -106,7 +103,7 @@ class FunctionBody(_Body):
     upper: str = Field(default="", max_length=100)
 
 
-class DataBody(_Body):
+class DataBody(Body):
     """POST /workbench/charts/data."""
 
     table: str = Field(max_length=64)
@@ -285,12 +282,7 @@ class _Answers:
                 "kind": "formula",
                 "formula": formulas.get(call.arguments["name"]).json(),
             }
-        try:
-            return {**made, "kind": "value", "result": await self._worker.run(call)}
-        except BusyError as error:
-            raise RefusedError(
-                error.en, error.zh, status=429, code="rate_limit_exceeded"
-            ) from error
+        return {**made, "kind": "value", "result": await self._worker.run(call)}
 
     async def graph(self, expressions: str, lower: str, upper: str) -> ChartSpec:
         """The graph of functions in plain notation or LaTeX."""

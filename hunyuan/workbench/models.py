@@ -6,6 +6,7 @@ goes on from where it ended.
 """
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import psutil
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hunyuan.catalogue.entries import Entry, default_name, entries
 from hunyuan.catalogue.pull import pull
@@ -28,7 +29,7 @@ from hunyuan.serve.stats import ServingStats
 from hunyuan.workbench.good_for import good_for
 from hunyuan.workbench.live import Recent
 from hunyuan.workbench.refusal import RefusedError, not_found
-from hunyuan.workbench.streaming import Event, WorkbenchRoute, event_stream, language_of
+from hunyuan.workbench.streaming import Body, Event, WorkbenchRoute, event_stream, language_of
 
 WORKING_BYTES = 300 * 1000**2
 """Memory beside the weights: a cache of moderate length and the libraries."""
@@ -53,18 +54,14 @@ class Host(Protocol):
         """Answer with another model from now on; cancelling keeps the old one."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class DownloadBody(_Body):
+class DownloadBody(Body):
     """POST /workbench/models/download."""
 
     model: str = Field(min_length=1, max_length=200)
     accept_licence: bool = False
 
 
-class LoadBody(_Body):
+class LoadBody(Body):
     """POST /workbench/models/load."""
 
     model: str = Field(min_length=1, max_length=400)
@@ -296,8 +293,10 @@ async def _download(model: Entry, catalogue: Sequence[Entry]) -> AsyncGenerator[
         except _StoppedError:
             return
 
-    async for event in reports.until_done(asyncio.ensure_future(asyncio.to_thread(work))):
-        yield event
+    pulling = asyncio.ensure_future(asyncio.ensure_future(asyncio.to_thread(work)))
+    async with contextlib.aclosing(reports.until_done(pulling)) as events:
+        async for event in events:
+            yield event
     yield {"type": "done", "model": model.name}
 
 
@@ -309,8 +308,10 @@ async def _load(host: Host, name: str) -> AsyncGenerator[Event, None]:
         if not reports.stopped:
             reports.put({"type": "progress", "phase": "loading", "done": done, "total": total})
 
-    async for event in reports.until_done(asyncio.ensure_future(host.load(name, report))):
-        yield event
+    loading = asyncio.ensure_future(asyncio.ensure_future(host.load(name, report)))
+    async with contextlib.aclosing(reports.until_done(loading)) as events:
+        async for event in events:
+            yield event
     yield {"type": "done", "model": host.backend.model.id}
 
 

@@ -1,27 +1,24 @@
 """What all routes of the workbench share: errors, the reader's language, streams of events."""
 
-import json
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, StreamingResponse
 
 from hunyuan.errors import HunyuanError, Language
 from hunyuan.serve import errors, streams
-from hunyuan.serve.bridge import internal, place_of
+from hunyuan.serve.bridge import told
 from hunyuan.workbench.refusal import RefusedError
-
-log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 
 
 def language_of(request: Request) -> Language:
     """The language the reader wants."""
-    return errors.language_of(request.headers.get("accept-language"))
+    return errors.language_of(request.headers)
 
 
 class WorkbenchRoute(APIRoute):
@@ -49,14 +46,11 @@ def error_response(error: HunyuanError, lang: Language) -> JSONResponse:
 
 def error_event(error: Exception, lang: Language) -> Event:
     """The last event of a stream that failed; our own mistakes are logged and not quoted."""
-    if not isinstance(error, HunyuanError):
-        log.error("an action failed: %s", place_of(error))
-        error = internal(error)
-    if isinstance(error, RefusedError):
-        return {"type": "error", "error": _body(error, lang), "status": error.status}
-    response = errors.reply_to(error, lang)
-    body = json.loads(bytes(response.body))
-    return {"type": "error", "error": body["error"], "status": response.status_code}
+    known = told(error, "an action")
+    if isinstance(known, RefusedError):
+        return {"type": "error", "error": _body(known, lang), "status": known.status}
+    body = errors.body_of(known, lang)
+    return {"type": "error", "error": body["error"], "status": errors.status_of(known)}
 
 
 def _body(error: RefusedError, lang: Language) -> dict[str, Any]:
@@ -64,6 +58,12 @@ def _body(error: RefusedError, lang: Language) -> dict[str, Any]:
     kind = kinds.get(error.status, "invalid_request_error")
     shape = errors.body(error.text(lang), kind, param=error.param, code=error.code)
     return {**shape["error"], **error.extra}
+
+
+class Body(BaseModel):
+    """What a request's JSON must be: the fields it names, of their own types, and no others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class EventStream(StreamingResponse):
@@ -85,10 +85,6 @@ async def _lines(
 ) -> AsyncGenerator[bytes, None]:
     try:
         async for event in streams.with_silences(events):
-            yield b": keep-alive\n\n" if event is None else _data(event)
+            yield streams.KEEP_ALIVE if event is None else streams.data_event(event)
     except Exception as error:
-        yield _data(error_event(error, lang))
-
-
-def _data(event: Event) -> bytes:
-    return b"data: %s\n\n" % streams.json_bytes(event)
+        yield streams.data_event(error_event(error, lang))

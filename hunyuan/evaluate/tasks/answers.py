@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hunyuan.errors import Language
 from hunyuan.evaluate.instructions import follows, follows_loosely
-from hunyuan.evaluate.long_context import Kind, Language, make_prompt
+from hunyuan.evaluate.long_context import Kind, make_prompt
 from hunyuan.evaluate.programs import passes
 from hunyuan.evaluate.solutions import final_box, same_value
 
