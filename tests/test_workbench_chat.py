@@ -21,10 +21,11 @@ from serving import app_of, http, listening
 from hunyuan.errors import HunyuanError, Language, OverloadedError
 from hunyuan.serve.backend import Backend, ModelCard
 from hunyuan.serve.schema import ChatRequest
-from hunyuan.workbench.answers import Answers, without_overlap
+from hunyuan.workbench.answers import Answers
 from hunyuan.workbench.app import workbench_routers
 from hunyuan.workbench.attachments import document_reader
 from hunyuan.workbench.chat import chat_router, clean_title, first_words
+from hunyuan.workbench.cleaning import without_overlap
 from hunyuan.workbench.folder import DataFolder
 from hunyuan.workbench.store import Store
 from hunyuan.workbench.templates import Templates

@@ -175,6 +175,20 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
         Database(tmp_path / "missing" / "a.db")
 
 
+@pytest.mark.parametrize("after", ["", "x", "1:2:3:4", "1:nought"])
+def test_a_cursor_that_is_none_is_refused(store: Store, after: str) -> None:
+    for page in (store.conversations.page, store.documents.page):
+        with pytest.raises(RefusedError, match="is no cursor"):
+            page(after=after)
+
+
+def test_a_cursor_beyond_all_numbers_ends_nothing(store: Store) -> None:
+    kept = store.documents.create(text="kept")
+    # More than SQLite's integers hold.
+    found, following = store.documents.page(after=f"{kept.updated + 1}:{'9' * 40}")
+    assert ([one.id for one in found], following) == ([kept.id], None)
+
+
 def test_threads_share_a_store(store: Store) -> None:
     document = store.documents.create(text="0")
 

@@ -14,7 +14,7 @@ from hunyuan.knowledge.catalogue import Catalogue, Document, UnknownIdError
 from hunyuan.knowledge.chunks import Chunk, cut
 from hunyuan.knowledge.document import Limits, Page
 from hunyuan.knowledge.embedder import Embedder
-from hunyuan.knowledge.reading import CancelledError, read_document
+from hunyuan.knowledge.reading import ReadingStoppedError, read_document
 from hunyuan.knowledge.retriever import Entry, Retriever
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Importer:
         try:
             pages, chunks = self._read(document)
             self._index(document, pages, chunks)
-        except (CancelledError, UnknownIdError):
+        except (ReadingStoppedError, UnknownIdError):
             pass  # deleted meanwhile, or the process ends: it is read at the next start
         except HunyuanError as error:
             self._fail(document, error.en, error.zh)

@@ -19,7 +19,7 @@ _CHUNK = 65536
 _POLL_SECONDS = 0.25
 
 
-class CancelledError(HunyuanError):
+class ReadingStoppedError(HunyuanError):
     """The reader was told to stop."""
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ def read_document(
 ) -> Iterator[Page]:
     """The pages of the file at ``path``, as they are read; ``name`` is what errors call it.
 
-    Raises `BadDataError` or `DoesNotFitError` for what cannot be read, `CancelledError` soon after
-    ``cancelled()`` is true. Blocks: not for an event loop.
+    Raises `BadDataError` or `DoesNotFitError` for what cannot be read, `ReadingStoppedError` soon
+    after ``cancelled()`` is true. Blocks: not for an event loop.
     """
     limits = limits or Limits()
     process = subprocess.Popen(
@@ -81,7 +81,7 @@ def _lines(
     last = time.monotonic()
     while True:
         if cancelled():
-            raise CancelledError
+            raise ReadingStoppedError
         now = time.monotonic()
         if now > end or now > last + limits.seconds_a_page:
             raise BadDataError(

@@ -14,6 +14,7 @@ from typing import Any
 from hunyuan.errors import Language
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
+from hunyuan.workbench.cleaning import without_overlap
 from hunyuan.workbench.conversations import Conversations, Message, Status, Usage
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.streaming import Event, error_event
@@ -220,18 +221,6 @@ class _Answer:
 
 
 _OVERLAP = 120
-
-
-def without_overlap(before: str, after: str) -> str:
-    """``after`` without a beginning that repeats the end of ``before``.
-
-    Shorter repetitions than eight characters may be meant.
-    """
-    stripped = after.lstrip()
-    for length in range(min(len(stripped), len(before)), 7, -1):
-        if before.endswith(stripped[:length]):
-            return stripped[length:]
-    return after
 
 
 async def _until_left(

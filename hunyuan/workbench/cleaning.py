@@ -198,6 +198,18 @@ def repeats(before: str, after: str) -> bool:
     return sum(piece in before for piece in pieces) > len(pieces) / 2
 
 
+def without_overlap(before: str, after: str) -> str:
+    """``after`` without a beginning that repeats the end of ``before``.
+
+    Shorter repetitions than eight characters may be meant.
+    """
+    stripped = after.lstrip()
+    for length in range(min(len(stripped), len(before)), 7, -1):
+        if before.endswith(stripped[:length]):
+            return stripped[length:]
+    return after
+
+
 def changed_numbers(original: str, result: str, *, both_ways: bool) -> list[str]:
     """Numbers and days in ``result`` that ``original`` lacks, and if ``both_ways`` those it lost.
 

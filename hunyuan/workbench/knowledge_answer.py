@@ -24,6 +24,7 @@ from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
 from hunyuan.workbench.cited import Sentence, checked, split_citations
 from hunyuan.workbench.language import text_language
+from hunyuan.workbench.prompt import pieces
 from hunyuan.workbench.spans import utf16_length
 from hunyuan.workbench.streaming import Event, error_event
 from hunyuan.workbench.templates import Templates
@@ -78,7 +79,7 @@ class Answerer:
         found, quotes = await asyncio.to_thread(self._look, question.collection, query)
         translation = None
         if found.confidence < FOUND and found.hits:
-            translation = await self._translated(question.collection, query)
+            translation = await self._translated(question.collection, query, question.lang)
         if translation is not None:
             again = await asyncio.to_thread(self._look, question.collection, translation)
             if again[0].confidence >= FOUND:
@@ -107,7 +108,7 @@ class Answerer:
         given: list[Passage] = []
         try:
             given, request = await self._fitted(question, found, quotes)
-            async for piece in self._constrained(request):
+            async for piece in self._constrained(request, question.lang):
                 text += piece
                 yield {"type": "delta", "text": piece}
                 if repeats(text):
@@ -137,7 +138,7 @@ class Answerer:
         found = self._base.search(collection, query, PASSAGES)
         return found, extract(query, found, self._base.embedder)
 
-    async def _translated(self, collection: str, query: str) -> str | None:
+    async def _translated(self, collection: str, query: str, lang: Language) -> str | None:
         """The question in the other language, if the collection has documents in that.
 
         The model translates; None if it fails, for nothing depends on it.
@@ -152,7 +153,7 @@ class Answerer:
         )
         text = ""
         try:
-            async for piece in self._write(request):
+            async for piece in pieces(self._backend(), request, lang):
                 text += piece
                 if "\n" in text.strip() or len(text) > 4 * len(query) + 100:
                     break
@@ -205,17 +206,18 @@ class Answerer:
             start, end = best.span
             given = [replace(given[0], start=start, end=end, text=best.text)]
 
-    async def _constrained(self, request: ChatRequest) -> AsyncGenerator[str, None]:
+    async def _constrained(self, request: ChatRequest, lang: Language) -> AsyncGenerator[str, None]:
         """The answer; once more without the grammar if a backend does not take that."""
         said = False
         try:
-            async for piece in self._write(request):
+            async for piece in pieces(self._backend(), request, lang):
                 said = True
                 yield piece
         except HunyuanError:
             if said:
                 raise
-            async for piece in self._write(request.model_copy(update={"structured_outputs": None})):
+            free = request.model_copy(update={"structured_outputs": None})
+            async for piece in pieces(self._backend(), free, lang):
                 yield piece
 
     async def _uncited(self, question: Question) -> AsyncGenerator[Event, None]:
@@ -225,24 +227,12 @@ class Answerer:
         messages = template.messages({"earlier": earlier, "question": question.text})
         yield {"type": "progress", "stage": "write"}
         text = ""
-        async for piece in self._write(
-            _chat_request(self._backend(), messages, template.temperature)
-        ):
+        request = _chat_request(self._backend(), messages, template.temperature)
+        async for piece in pieces(self._backend(), request, question.lang):
             text += piece
             yield {"type": "delta", "text": piece}
         yield {"type": "result", "kind": "uncited", "text": text.strip(), "passages": []}
         yield {"type": "done"}
-
-    async def _write(self, request: ChatRequest) -> AsyncGenerator[str, None]:
-        stream = self._backend().stream(request)
-        try:
-            async for chunk in stream:
-                for choice in chunk.get("choices") or ():
-                    if piece := (choice.get("delta") or {}).get("content"):
-                        yield piece
-        finally:
-            if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
 
     # ------------------------------------------------------------ as JSON
 

@@ -4,6 +4,7 @@ It never computes. A question becomes a forced call of one of a few flat tools; 
 call must stand in the question; what it says of a result is compared with the tool's values.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -18,6 +19,7 @@ from hunyuan.maths.worker import MathsWorker
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
 from hunyuan.workbench.language import text_language
+from hunyuan.workbench.prompt import pieces
 from hunyuan.workbench.templates import Templates
 
 CALL_TOKENS = 120
@@ -311,11 +313,10 @@ async def explain(
         }
     )
     text = ""
-    async for chunk in backend.stream(request, lang):
-        for choice in chunk["choices"]:
-            if piece := choice["delta"].get("content"):
-                text += piece
-                yield piece
+    async with contextlib.aclosing(pieces(backend, request, lang)) as said:
+        async for piece in said:
+            text += piece
+            yield piece
     yield Explanation(text, await _agrees(worker, text, question, result))
 
 

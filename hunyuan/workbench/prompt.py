@@ -1,8 +1,9 @@
-"""From a branch of a conversation to the request that is sent, within what the model can read."""
+"""Requests to the model: made of a conversation, within what it can read, and read as text."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from hunyuan.errors import Language
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import MAX_MESSAGES, ChatRequest
 from hunyuan.workbench.conversations import Settings, Trimmed
@@ -27,6 +28,21 @@ def chat_request(
             **settings.model_dump(exclude_none=True),
         }
     )
+
+
+async def pieces(
+    backend: Backend, request: ChatRequest, lang: Language
+) -> AsyncGenerator[str, None]:
+    """The text of an answer as it comes; closing ends the generation."""
+    stream = backend.stream(request, lang)
+    try:
+        async for chunk in stream:
+            for choice in chunk.get("choices") or ():
+                if piece := (choice.get("delta") or {}).get("content"):
+                    yield piece
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 def available_tokens(backend: Backend, settings: Settings) -> int | None:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from hunyuan.serve.backend import Backend
-from hunyuan.workbench.actions import ACTIONS, Runner, job_of
+from hunyuan.workbench.action_runner import Runner
+from hunyuan.workbench.actions import ACTIONS, job_of
 from hunyuan.workbench.documents import Document, DocumentHead, Documents, Version, VersionText
 from hunyuan.workbench.streaming import EventStream, WorkbenchRoute, event_stream, language_of
 from hunyuan.workbench.templates import Place, Templates
