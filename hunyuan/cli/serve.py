@@ -13,6 +13,7 @@ from hunyuan.errors import UsageError, language
 
 if TYPE_CHECKING:
     from hunyuan.engine.engine import Engine
+    from hunyuan.knowledge.retriever import Retriever
     from hunyuan.serve.host import ModelHost
 
 PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -59,6 +60,25 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "folder.",
 )
 @click.option(
+    "--knowledge",
+    metavar="URL",
+    help="Index documents in a PostgreSQL database, postgresql://..., instead of the data folder.",
+)
+@click.option(
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of training runs to show.",
+)
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("benchmarks/results"),
+    show_default=True,
+    help="Folder of benchmark results to show.",
+)
+@click.option(
     "--upstream",
     metavar="URL",
     help="Answer by another OpenAI-compatible server instead of a model here, such as "
@@ -77,6 +97,9 @@ def serve(
     parallel: int,
     max_waiting: int,
     data: Path | None,
+    knowledge: str | None,
+    runs: Path,
+    results: Path,
     upstream: str | None,
     upstream_model: str | None,
     dtype: str,
@@ -99,7 +122,7 @@ def serve(
             name, dtype, kv_dtype, context, max_sequences=parallel, on_progress=on_progress
         )
 
-    from hunyuan.workbench.app import workbench_routers
+    from hunyuan.workbench.app import PAGE, workbench_routers
     from hunyuan.workbench.folder import DataFolder, default_data_folder
 
     with DataFolder(data or default_data_folder()) as folder:
@@ -108,7 +131,6 @@ def serve(
             if upstream and upstream_model
             else _local_host(str(model), load, max_waiting)
         )
-        from hunyuan import workbench
         from hunyuan.knowledge.embedder import find_embedder
         from hunyuan.serve.app import create_app
         from hunyuan.serve.embeddings import installed_embedders
@@ -118,13 +140,34 @@ def serve(
             address=host,
             api_key=api_key or generated,
             origins=origins,
-            routers=workbench_routers(owner, folder, embedder=find_embedder()),
-            page=Path(str(workbench.__file__)).parent / "page",
+            routers=workbench_routers(
+                owner,
+                folder,
+                embedder=find_embedder(),
+                retriever=_retriever(knowledge),
+                runs=runs,
+                results=results,
+            ),
+            page=PAGE,
             embedders=installed_embedders(),
         )
         for en, zh in notices(host, generated_key=generated, encrypted=tls_cert is not None):
             print(zh if language() == "zh" else en, file=sys.stderr)
         run(app, host, port, on_ready=_announce, certificate=tls_cert, key=tls_key)
+
+
+def _retriever(url: str | None) -> "Retriever | None":
+    """The index of documents elsewhere; None: in the data folder."""
+    if url is None:
+        return None
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise UsageError(
+            f"--knowledge {url[:80]!r}: must be an address of PostgreSQL, postgresql://user@host/name",
+            f"--knowledge {url[:80]!r}：必须是 PostgreSQL 地址，例如 postgresql://user@host/name",
+        )
+    from hunyuan.knowledge.postgres_index import PostgresIndex
+
+    return PostgresIndex(url)
 
 
 def _check_together(

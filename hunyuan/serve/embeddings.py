@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -76,6 +77,8 @@ class SentenceEmbeddings:
 
     def __init__(self, embedder: "Embedder", id: str) -> None:
         self._embedder = embedder
+        # Of its own: a few long requests would take all threads that the other places share.
+        self._thread = ThreadPoolExecutor(1, "embeddings")
         self._id = id
 
     @property
@@ -101,7 +104,8 @@ class SentenceEmbeddings:
                 f"input：{self.id} 只接受文本，不接受词元编号；请发送字符串"
                 "（LangChain：check_embedding_ctx_length=False）",
             )
-        return await asyncio.to_thread(self._embed, texts, input_type)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._embed, texts, input_type)
 
     def _embed(self, texts: list[str], input_type: str | None) -> Embedded:
         import numpy as np

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from hunyuan.knowledge.base import KnowledgeBase
 from hunyuan.knowledge.embedder import Embedder
+from hunyuan.knowledge.retriever import Retriever
 from hunyuan.serve.backend import Backend
 from hunyuan.workbench.answers import Answers
 from hunyuan.workbench.attachments import document_reader
@@ -32,12 +33,14 @@ def workbench_routers(
     folder: DataFolder,
     *,
     embedder: Embedder | None = None,
+    retriever: Retriever | None = None,
     runs: Path | None = None,
     results: Path | None = None,
 ) -> list[APIRouter]:
     """The routers of all places; what they hold open is closed with the application.
 
     ``folder`` stays the caller's. ``embedder`` None: documents are searched by words alone.
+    ``retriever`` None: they are indexed in the folder.
     ``runs`` and ``results`` are folders of training runs and of benchmark results, if there are
     any. Raises `HunyuanError` if a file of the folder cannot be opened.
     """
@@ -48,7 +51,7 @@ def workbench_routers(
 
     store = Store(folder.database)
     try:
-        base = KnowledgeBase(folder.knowledge, folder.files, embedder=embedder)
+        base = KnowledgeBase(folder.knowledge, folder.files, embedder=embedder, retriever=retriever)
     except BaseException:
         store.close()
         raise
