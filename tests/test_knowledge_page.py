@@ -151,6 +151,7 @@ def test_without_an_embedding_model_the_page_says_so(browser: Any, address: str)
 def test_collections_are_named_renamed_and_deleted_by_keyboard(browser: Any, address: str) -> None:
     with opened(browser, f"{address}/#/knowledge") as page:
         page.get_by_role("button", name="New collection").click()
+        expect(page.locator("dialog input")).to_be_focused()
         page.keyboard.type("Travel")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Travel")

@@ -12,7 +12,7 @@ RRF_K = 60
 """Reciprocal rank fusion: one over this plus the rank; the value of the paper that named it."""
 
 MAX_TERMS = 32
-MAX_POSTINGS = 60_000
+MAX_POSTINGS = 40_000
 """Of a question the rarest terms are looked up, until they stand in this many passages together:
 common words decide little and take the most time."""
 

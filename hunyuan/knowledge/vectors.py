@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hunyuan.knowledge.embedder import Vectors
 
-_BLOCK = 8192
+# Small enough for BLAS to use one thread: with more, searching waits for whatever else runs.
+_BLOCK = 1024
 _FIRST_ROWS = 256
 
 Number = TypeVar("Number", np.int8, np.float32, np.int64)

@@ -1,6 +1,6 @@
 /** Knowledge: collections at the side, documents and questions in the middle, sources on the right. */
 
-import { html, useEffect, useRef, useState } from '../vendor/preact.js';
+import { html, useEffect, useLayoutEffect, useRef, useState } from '../vendor/preact.js';
 import { api } from '../lib/api.js';
 import { bytes } from '../lib/i18n.js';
 import { Button, Dialog, EmptyState, Menu, Notice, Page, Spinner, toast, useAsync, useLatest } from '../lib/ui.js';
@@ -153,7 +153,8 @@ function Collections({ collections, current, menu, onNew }) {
 function NameDialog({ title, name, onClose, onName }) {
   const [value, setValue] = useState(name);
   const input = useRef(null);
-  useEffect(() => input.current.select(), []);
+  // Before the first key can arrive.
+  useLayoutEffect(() => input.current.select(), []);
   const send = (event) => {
     event.preventDefault();
     if (value.trim()) onName(value.trim());
