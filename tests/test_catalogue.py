@@ -548,7 +548,7 @@ def test_a_file_size_limit_is_one_line(tmp_path: Path) -> None:
     )
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert errors.splitlines()[-1].startswith("hunyuan.errors.DoesNotFitError: ")
+    assert errors.splitlines()[-1].startswith("hunyuan.errors.DiskFullError: ")
     assert "file too large" in errors.splitlines()[-1]
     assert not (store() / "tiny").exists()
 
@@ -582,7 +582,7 @@ def test_a_disk_that_fills_up_half_way_is_one_line(tmp_path: Path) -> None:
     if process.returncode == 99 or "unshare failed" in process.stderr:
         pytest.skip("no private file systems here")
     last = process.stderr.splitlines()[-1]
-    assert last.startswith("hunyuan.errors.DoesNotFitError: ")
+    assert last.startswith("hunyuan.errors.DiskFullError: ")
     assert "no space left on device" in last
 
 
