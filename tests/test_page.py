@@ -1,6 +1,7 @@
 """The page in a real Chromium: the shell, what a model writes, and the chat."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -856,3 +857,5 @@ def test_every_place_opens_at_every_width(
                 page.set_viewport_size({"width": width, "height": 740})
                 expect(page.locator(".topbar")).to_have_count(int(width == 360))
                 assert overflow(page) == [], (place, width)
+                if folder := os.environ.get("HUNYUAN_SCREENSHOTS"):
+                    page.screenshot(path=Path(folder) / f"{place}-{width}-{locale}-{scheme}.png")

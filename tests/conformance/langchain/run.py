@@ -134,8 +134,11 @@ def main() -> int:
     parser.add_argument("--url", help="a running server, ending in /v1")
     parser.add_argument("--model", default="oracle")
     parser.add_argument("--embeddings", default="multilingual-e5-small")
+    parser.add_argument("--prepare", action="store_true", help="make the environment only")
     options = parser.parse_args()
     python = make_venv(options.venv)
+    if options.prepare:
+        return 0
     unexplained = 0
     for api in ("chat", "responses"):
         if options.url is None:
