@@ -246,7 +246,7 @@ def test_six_different_requests_at_once_equal_themselves_alone(served: Served) -
 def test_leaving_a_stream_frees_its_place(served: Served) -> None:
     stream = served.client().chat.completions.create(model="tiny", messages=HI, stream=True, **LONG)
     next(iter(stream))
-    assert served.engine.running == 1
+    wait_until(lambda: served.engine.running == 1)
     stream.close()
     wait_until(lambda: served.engine.running == 0)
 
