@@ -3,25 +3,35 @@
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hunyuan.cli.commit import commit
 from hunyuan.errors import UsageError, language
 from hunyuan.files import atomic_file, human_bytes
+
+if TYPE_CHECKING:
+    from hunyuan.train.loop import Run
+    from hunyuan.train.metrics import Listener
+    from hunyuan.train.ranks import Ranks
+    from hunyuan.train.recipe import Recipe
 
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--run",
+    "--folder",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder of the run; by default runs/NAME of the recipe.",
+    help="Folder of the run; by default runs/NAME of the recipe. Under torchrun, which has a "
+    "--run-path of its own, write --folder.",
 )
 @click.option(
     "--set",
@@ -68,22 +78,79 @@ def run_recipe(
     stop_after: int | None = None,
 ) -> None:
     """Begin or go on with a run, telling the terminal how it goes."""
+    from hunyuan.train.launched import joined, world_size
     from hunyuan.train.outside import keep_freed_memory
+    from hunyuan.train.task import read_recipe
 
     keep_freed_memory()
+    world = world_size()
+    with _one_voice(world):
+        recipe = read_recipe(table, world)
+        with joined(recipe) as ranks:
+            _run(table, recipe, folder, ranks, accept_changes, stop_after)
+
+
+def _run(
+    table: dict[str, Any],
+    recipe: "Recipe",
+    folder: Path,
+    ranks: "Ranks",
+    accept_changes: bool,
+    stop_after: int | None,
+) -> None:
+    """What every process does; the main one also writes and speaks."""
     import tomli_w
 
-    from hunyuan import __version__
     from hunyuan.train.loop import fit
-    from hunyuan.train.metrics import Listener, MetricsFile, tensorboard
     from hunyuan.train.saving import read_newest
     from hunyuan.train.summary import describe
-    from hunyuan.train.task import prepare, read_recipe
+    from hunyuan.train.task import prepare
 
-    recipe = read_recipe(table)
-    _check_recipe(table, folder, accept_changes)
+    ranks.together(lambda: _check_recipe(table, folder, accept_changes))
+    with ExitStack() as stack:
+        listeners: list[Listener] = []
+        if ranks.main:
+            listeners += _listeners(stack, recipe, folder)
+        run, tally = prepare(
+            recipe,
+            folder,
+            listeners=listeners,
+            stop_after=stop_after,
+            sampler=_sampler,
+            ranks=ranks,
+        )
+        say = _say if ranks.main else _say_nothing
+        if ranks.main:
+            with atomic_file(folder / "recipe.toml") as file:
+                file.write(tomli_w.dumps(table).encode())
+        for line in describe(run, tally):
+            say(line.en, line.zh)
+        saved, damaged = read_newest(run.saver.folder, ranks)
+        for path in damaged:
+            aside = run.saver.set_aside(path)
+            say(f"{path} is damaged; it is now {aside}", f"{path} 已损坏，现改名为 {aside}")
+        if saved is not None:
+            run.restore(saved)
+            say(f"going on from step {run.step}", f"从第 {run.step} 步继续")
+        for listener in listeners:
+            listener(_start(run))
+        fit(run)
+    newest = run.saver.folder / f"step-{run.step:08d}"
+    say(f"done: {newest}", f"完成：{newest}")
+    say(
+        f"try it: hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
+        f"试用：hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
+    )
+
+
+def _listeners(stack: ExitStack, recipe: "Recipe", folder: Path) -> "list[Listener]":
+    """Who is told how training goes, until ``stack`` ends."""
+    from hunyuan.train.metrics import MetricsFile, tensorboard
+
     metrics = MetricsFile(folder / "metrics.jsonl")
+    stack.callback(metrics.close)
     screen = Screen()
+    stack.callback(screen.close)
     listeners: list[Listener] = [metrics, screen]
     if recipe.log.tensorboard:
         try:
@@ -93,44 +160,40 @@ def run_recipe(
                 "log.tensorboard: needs the package tensorboard; pip install tensorboard",
                 "log.tensorboard：需要 tensorboard 包；请运行 pip install tensorboard",
             ) from error
+    return listeners
+
+
+def _start(run: "Run") -> dict[str, Any]:
+    """The record of a process that begins or goes on."""
+    from hunyuan import __version__
+
+    config = run.forward.model.config
+    return {
+        "kind": "start",
+        "time": time.time(),
+        "command": shlex.join(["hunyuan", *sys.argv[1:]]),
+        "version": __version__,
+        "commit": commit(),
+        "parameters": config.total_parameters,
+        "active_parameters": config.active_parameters,
+        "resumed_at_step": run.step,
+        "processes": run.ranks.count,
+        "config": _plain(config),
+    }
+
+
+@contextmanager
+def _one_voice(world: int) -> Iterator[None]:
+    """Of many processes that end in an error, the first one says why; torchrun ends the rest."""
     try:
-        run, tally = prepare(
-            recipe, folder, listeners=listeners, stop_after=stop_after, sampler=_sampler
-        )
-        with atomic_file(folder / "recipe.toml") as file:
-            file.write(tomli_w.dumps(table).encode())
-        for line in describe(run, tally):
-            print(line.zh if language() == "zh" else line.en, flush=True)
-        saved, damaged = read_newest(run.saver.folder)
-        for path in damaged:
-            aside = run.saver.set_aside(path)
-            _say(f"{path} is damaged; it is now {aside}", f"{path} 已损坏，现改名为 {aside}")
-        if saved is not None:
-            run.restore(saved)
-            _say(f"going on from step {run.step}", f"从第 {run.step} 步继续")
-        metrics(
-            {
-                "kind": "start",
-                "time": time.time(),
-                "command": shlex.join(["hunyuan", *sys.argv[1:]]),
-                "version": __version__,
-                "commit": _commit(),
-                "parameters": run.forward.model.config.total_parameters,
-                "active_parameters": run.forward.model.config.active_parameters,
-                "resumed_at_step": run.step,
-                "config": _plain(run.forward.model.config),
-            }
-        )
-        fit(run)
-    finally:
-        screen.close()
-        metrics.close()
-    newest = run.saver.folder / f"step-{run.step:08d}"
-    _say(f"done: {newest}", f"完成：{newest}")
-    _say(
-        f"try it: hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
-        f"试用：hunyuan chat {folder}   hunyuan serve {folder}   hunyuan report {folder}",
-    )
+        yield
+    except Exception as error:
+        if world > 1:
+            from hunyuan.parallel.ranks import first_to_fail
+
+            if not first_to_fail():
+                raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
 
 
 def _sampler(model: Any, tokenizer: Any, settings: Any) -> Any:
@@ -156,19 +219,6 @@ def _sampler(model: Any, tokenizer: Any, settings: Any) -> Any:
     return sample
 
 
-def _commit() -> str | None:
-    """The commit of the clone this runs from; None where there is no clone."""
-    here = Path(__file__)
-    known = ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
-    head = ["git", "-C", str(here.parent), "rev-parse", "--short", "HEAD"]
-    try:
-        for command in (known, head):
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
-
-
 def _plain(config: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -180,6 +230,10 @@ def _say(english: str, chinese: str) -> None:
     print(chinese if language() == "zh" else english, flush=True)
 
 
+def _say_nothing(english: str, chinese: str) -> None:
+    pass
+
+
 def _check_recipe(table: dict[str, Any], folder: Path, accept_changes: bool) -> None:
     """Refuse another recipe for a run that has begun."""
     import tomllib
@@ -188,7 +242,9 @@ def _check_recipe(table: dict[str, Any], folder: Path, accept_changes: bool) -> 
 
     path = folder / "recipe.toml"
     if path.is_file() and (folder / "checkpoints").is_dir():
-        differences = changed(tomllib.loads(path.read_text(encoding="utf-8")), table)
+        before = tomllib.loads(path.read_text(encoding="utf-8"))
+        # How many processes do it changes nothing of what is done.
+        differences = changed(before | {"parallel": {}}, table | {"parallel": {}})
         if differences and not accept_changes:
             listed = "; ".join(differences)
             raise UsageError(

@@ -50,7 +50,7 @@ class Attention(nn.Module):
         d, c = config.hidden, config.head_dim
         self.slot = layer // config.cla_share
         self.owner = config.owns_kv(layer)
-        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, c
+        self.head_dim = c
         self.eps = config.norm_eps
         self.q_proj = nn.Linear(d, config.heads * c, bias=config.qkv_bias)
         if self.owner:
@@ -88,12 +88,13 @@ class Attention(nn.Module):
         return self.o_proj(out.flatten(2)), kv
 
     def _project(self, x: Tensor, rotation: Rotation, ops: Ops) -> KeyValue:
-        k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
-        v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
-        return KeyValue(ops.rotate_unit(k, rotation, self.eps if self.qk_norm else None, None), v)
+        k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))
+        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        k_unit = ops.rotate_unit(k, rotation, self.eps if self.qk_norm else None, None)
+        return KeyValue(*ops.share(k_unit, v))
 
     def _query(self, x: Tensor, rotation: Rotation, ops: Ops) -> Tensor:
-        q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
+        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
         if not self.qk_norm:
             return ops.rotate_unit(q, rotation, None, None)
         gain = self.query_layernorm.weight * self.key_layernorm.weight

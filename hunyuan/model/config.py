@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from fractions import Fraction
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Literal, get_args
@@ -42,6 +43,15 @@ class Routing:
             )
         _require_positive("capacity_factor", self.capacity_factor)
         _require_positive("capacity_group", self.capacity_group)
+        assert self.exact_factor  # known from here on, so that a traced step finds plain numbers
+
+    @cached_property
+    def exact_factor(self) -> tuple[int, int]:
+        """``capacity_factor`` as written, a numerator and a denominator.
+
+        In floating point 1.1 * 100 / 10 is a little above 11, and would round up to 12.
+        """
+        return Fraction(str(self.capacity_factor)).as_integer_ratio()
 
 
 @dataclass(frozen=True, kw_only=True)

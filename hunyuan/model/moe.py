@@ -52,10 +52,14 @@ class ExpertBank(nn.Module):
         experts, room, _ = x_slots.shape
         return self._run(x_slots.flatten(0, 1), [room] * experts, ops).view_as(x_slots)
 
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gate, up and down matrices of the experts held here."""
+        return self.gate_proj, self.up_proj, self.down_proj
+
     def _run(self, x: Tensor, counts: list[int], ops: Ops) -> Tensor:
-        gate = grouped_linear(x, self.gate_proj, counts)
-        up = grouped_linear(x, self.up_proj, counts)
-        return grouped_linear(ops.swiglu(gate, up), self.down_proj, counts)
+        gate, up, down = self._weights()
+        inner = ops.swiglu(grouped_linear(x, gate, counts), grouped_linear(x, up, counts))
+        return grouped_linear(inner, down, counts)
 
 
 class MoE(nn.Module):

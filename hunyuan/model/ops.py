@@ -58,9 +58,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.transpose(1, 2)
 
 
+def as_projected(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V (B, T, K, C) of the tokens at hand, which are all there are."""
+    return k, v
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ops:
-    """The four operations; each must equal the function of this module that is its default."""
+    """The operations; each must equal the function of this module that is its default."""
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = rms_norm
     """`rms_norm`."""
@@ -73,6 +78,11 @@ class Ops:
 
     attend: Callable[[Tensor, Tensor, Tensor], Tensor] = causal_attention
     """`causal_attention`; a trainer's may keep documents of one row apart or apply dropout."""
+
+    share: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = as_projected
+    """`as_projected`: what an owner layer hands to its group, itself included. Where processes hold
+    parts of one row it gathers them here, once for all layers of the group, and ``attend`` is given
+    queries of the part and keys of the whole."""
 
 
 REFERENCE = Ops()

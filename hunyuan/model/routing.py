@@ -5,8 +5,6 @@ compiles full-graph, replays under activation recomputation and can be tested al
 an input (`slot_keys`), never drawn inside.
 """
 
-import math
-from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -68,9 +66,9 @@ def choose(logits: Tensor, top_k: int, normalise: bool) -> tuple[Tensor, Tensor,
 
 def capacity(routing: Routing, tokens: int, config: ModelConfig) -> int:
     """Slots per expert for a group of ``tokens``: ceil(factor * k * tokens / E)."""
-    # Fraction: 1.1 * 100 / 10 is a little above 11 in floating point, and would round up to 12.
-    factor = Fraction(str(routing.capacity_factor))
-    return max(1, math.ceil(factor * config.top_k * tokens / config.experts))
+    numerator, denominator = routing.exact_factor
+    share = numerator * config.top_k * tokens
+    return max(1, -(-share // (denominator * config.experts)))
 
 
 def group_rooms(config: ModelConfig, tokens: int) -> list[int]:

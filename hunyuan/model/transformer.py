@@ -75,9 +75,20 @@ class Decoder(nn.Module):
         """
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        x, routes = self.blocks(self.embed_tokens(input_ids), positions, cache, slot_keys, ops)
+        return self.norm(x, ops), routes
+
+    def blocks(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        cache: KVCache | None,
+        slot_keys: Tensor | None,
+        ops: Ops,
+    ) -> tuple[Tensor, list[Routes]]:
+        """Embedded tokens (B, T, D) through the layers held here; arguments as in `forward`."""
         inverse = inverse_frequencies(self.config.rope, self.config.head_dim)
-        turn = rotation(inverse.to(input_ids.device), positions)
-        x = self.embed_tokens(input_ids)
+        turn = rotation(inverse.to(x.device), positions)
         shared: KeyValue | None = None
         routes: list[Routes] = []
         for i, block in enumerate(self.layers):
@@ -85,7 +96,7 @@ class Decoder(nn.Module):
             x, shared, decided = block(x, turn, shared, cache, keys, ops)
             if decided is not None:
                 routes.append(decided)
-        return self.norm(x, ops), routes
+        return x, routes
 
 
 class Transformer(nn.Module):
@@ -101,7 +112,7 @@ class Transformer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Number type of the matrices; norms and the router are float32 in every model."""
-        return self.model.embed_tokens.weight.dtype
+        return next(weight for weight in self.parameters() if weight.dim() > 1).dtype
 
     def forward(
         self,
@@ -111,8 +122,20 @@ class Transformer(nn.Module):
         slot_keys: Tensor | None = None,
     ) -> Tensor:
         """Ids (B, T) int64 -> logits (B, T, V) float32; arguments as in `Decoder.forward`."""
-        hidden, _ = self.model(input_ids, positions, cache, slot_keys)
+        hidden, _ = self.hidden(input_ids, positions, cache, slot_keys)
         return self.logits(hidden)
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        slot_keys: Tensor | None = None,
+        ops: Ops = REFERENCE,
+    ) -> tuple[Tensor, list[Routes]]:
+        """As `Decoder.forward`: normed hidden states and routes, for a loss that makes logits."""
+        hidden, routes = self.model(input_ids, positions, cache, slot_keys, ops)
+        return hidden, routes
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) -> logits (..., V), computed in float32 whatever the weights are.

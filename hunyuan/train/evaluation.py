@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from hunyuan.data.rows import NO_TARGET
 from hunyuan.model.transformer import Transformer
-from hunyuan.train.batch import Batch
+from hunyuan.train.batch import Batch, held
 from hunyuan.train.losses import Forward, Loss, training_ops
+from hunyuan.train.outside import dropless
+from hunyuan.train.ranks import ALONE, Ranks
+from hunyuan.train.stages import Staged
 
 _TOKENS = 256  # tokens whose logits are made at a time
 
@@ -27,17 +30,32 @@ class HeldOut(NamedTuple):
 class TokenLoss:
     """Mean cross-entropy per token of each held-out part, and of all together first."""
 
-    def __init__(self, model: Transformer, parts: Sequence[HeldOut]) -> None:
-        """``model`` routes dropless: see `hunyuan.train.outside.dropless_twin`."""
-        self._model = model.eval()
+    def __init__(
+        self,
+        model: Transformer,
+        parts: Sequence[HeldOut],
+        ranks: Ranks = ALONE,
+        rows: int = 0,
+        staged: Staged | None = None,
+    ) -> None:
+        """``model`` is a dropless twin (`hunyuan.train.outside`), or what all ``ranks`` hold.
+
+        ``rows`` are those of a full batch, of which each rank measures a part.
+        """
+        self._staged = staged
+        self._model = model
         self._parts = parts
+        self._ranks = ranks
+        self._rows = rows
 
     def __call__(self) -> list[dict[str, Any]]:
         """Records for the metrics; none if nothing is held out."""
         records = []
         total, tokens, weight = 0.0, 0, 0.0
-        for part in self._parts:
-            loss, count = self._sum(part.batches)
+        with dropless(self._model):
+            sums = [self._sum(part.batches) for part in self._parts]
+        self._ranks.settle(self._model)
+        for part, (loss, count) in zip(self._parts, sums, strict=True):
             if not count:
                 continue
             records.append(_record(part.name, loss / count, part.bytes_per_token))
@@ -49,11 +67,17 @@ class TokenLoss:
 
     @torch.no_grad()
     def _sum(self, batches: Sequence[Batch]) -> tuple[float, int]:
-        model = self._model
+        """Of the losses, and how many; over all ranks."""
+        model, ranks = self._model.eval(), self._ranks
         total, count = 0.0, 0
-        for batch in batches:
+        if self._staged is not None:
+            total, count = self._staged.losses(batches)
+            batches = ()
+        for whole in batches:
+            batch = held(whole, ranks.layout, ranks.place, self._rows)
             ops = training_ops(model.config, model.dtype, batch.first_seen, 0.0)
-            hidden, _ = model.model(batch.ids, batch.positions, ops=ops)
+            ops = ranks.ops(ops, batch.first_seen, 0.0)
+            hidden, _ = model.hidden(batch.ids, batch.positions, ops=ops)
             used = batch.targets != NO_TARGET
             parts = zip(
                 torch.split(hidden[used], _TOKENS),
@@ -61,9 +85,10 @@ class TokenLoss:
                 strict=True,
             )
             for h, targets in parts:
-                total += float(F.cross_entropy(model.logits(h), targets, reduction="sum"))
+                total += float(ranks.evaluated(model, h, targets))
             count += int(used.sum())
-        return total, count
+        sums = ranks.sum(torch.tensor([total, count], dtype=torch.float64))
+        return float(sums[0]), int(sums[1])
 
 
 def _record(name: str, loss: float, bytes_per_token: float | None) -> dict[str, Any]:
@@ -76,10 +101,14 @@ def _record(name: str, loss: float, bytes_per_token: float | None) -> dict[str, 
 class PairLoss:
     """The training loss itself on held-out preferences, with accuracy and margin."""
 
-    def __init__(self, forward: Forward, loss: Loss, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, forward: Forward, loss: Loss, batches: Sequence[Batch], rows: int = 0
+    ) -> None:
+        """``rows`` are those of a full batch, of which each rank measures a part."""
         self._forward = forward
         self._loss = loss
         self._batches = batches
+        self._rows = rows
 
     @torch.no_grad()
     def __call__(self) -> list[dict[str, Any]]:
@@ -87,10 +116,15 @@ class PairLoss:
         pairs = sum(len(batch.ids) // 2 for batch in self._batches)
         if not pairs:
             return []
-        self._forward.model.eval()
-        sums: dict[str, float] = {}
-        for batch in self._batches:
-            parts = self._loss(self._forward, batch, 1 / pairs)
-            for name, value in parts.scalars.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-        return [{"name": "preferences", "bits_per_byte": None} | sums]
+        model, ranks = self._forward.model.eval(), self._forward.ranks
+        sums: dict[str, Tensor] = {}
+        with dropless(model):
+            for whole in self._batches:
+                batch = held(whole, ranks.layout, ranks.place, self._rows, pairs=True)
+                parts = self._loss(self._forward, batch, 1 / pairs if batch.share else 0.0)
+                for name, value in parts.scalars.items():
+                    sums[name] = sums.get(name, torch.zeros(())) + value.double()
+        ranks.settle(model)
+        summed = ranks.sum(torch.stack([*sums.values()]))
+        found = {name: float(value) for name, value in zip(sums, summed, strict=True)}
+        return [{"name": "preferences", "bits_per_byte": None} | found]

@@ -19,10 +19,12 @@ from hunyuan.data.rows import Row
 from hunyuan.errors import HunyuanError, InterruptedWorkError
 from hunyuan.model.routing import Routes
 from hunyuan.native.machine import resident_memory
-from hunyuan.train.batch import Batch, steps
+from hunyuan.train.batch import Batch, held, steps
+from hunyuan.train.lora import TrainableGroup
 from hunyuan.train.losses import Forward, Loss
 from hunyuan.train.metrics import Alarm, Listener, Watch
 from hunyuan.train.optimizer import Average, Optimizer, rate_at
+from hunyuan.train.ranks import ALONE, Ranks, seeded
 from hunyuan.train.recipe import Recipe
 from hunyuan.train.routing_report import layer_records
 from hunyuan.train.saving import (
@@ -32,6 +34,7 @@ from hunyuan.train.saving import (
     generators_state,
     restore_generators,
 )
+from hunyuan.train.stages import Staged
 
 
 class Rows(Protocol):
@@ -78,7 +81,19 @@ class Run:
     """Of forward and backward."""
 
     peak: float
-    """Operations per second this machine's matrix product reaches."""
+    """Operations per second the matrix products of all processes reach together."""
+
+    types: dict[str, torch.dtype]
+    """Of every trained parameter, of all processes, its number type."""
+
+    parts: Sequence[TrainableGroup]
+    """How much is trained of each part of the model."""
+
+    ranks: Ranks = ALONE
+    """The other processes."""
+
+    staged: Staged | None = None
+    """What computes a step where the layers are divided."""
 
     pairs: bool = False
     """Whether a step's weight is its pairs of rows rather than its targets."""
@@ -111,7 +126,9 @@ class Run:
             for one, value in zip(self.optimizer.trained, self.average.values, strict=True):
                 # A run that averages only from here on begins with what it has.
                 value.copy_(saved.tensors.get(f"average.{one.name}", one.master.detach()))
-        restore_generators(saved.tensors, self.generator)
+        ranks = self.ranks
+        fresh = seeded(self.recipe.seed, ranks.stream, saved.state["step"])
+        restore_generators(saved.tensors, self.generator, ranks.stream, fresh)
         self.rows.restore(saved.state["rows"])
         for name in ("step", "done", "tokens", "best", "evaluated"):
             setattr(self, name, saved.state[name])
@@ -120,16 +137,10 @@ class Run:
     def snapshot(self) -> Snapshot:
         """A copy of everything, from which `restore` goes on."""
         tensors = {name: tensor.detach().clone() for name, tensor in self.optimizer.tensors()}
-        tensors |= generators_state(self.generator)
-        served = self.optimizer.masters
+        tensors |= generators_state(self.generator, self.ranks.stream)
         if self.average is not None:
-            served = self.average.values
-            for one, value in zip(self.optimizer.trained, served, strict=True):
+            for one, value in zip(self.optimizer.trained, self.average.values, strict=True):
                 tensors[f"average.{one.name}"] = value.clone()
-        weights = {
-            one.name: value.detach().to(one.weight.dtype, copy=True)
-            for one, value in zip(self.optimizer.trained, served, strict=True)
-        }
         state = {
             "rows": self.rows.state(),
             "step": self.step,
@@ -138,7 +149,7 @@ class Run:
             "best": None if math.isinf(self.best) else self.best,
             "evaluated": self.evaluated,
         }
-        return Snapshot(self.step, state, tensors, weights)
+        return Snapshot(self.step, state, tensors, self.types)
 
     def tell(self, kind: str, **values: Any) -> None:
         """Give a record to every listener."""
@@ -191,7 +202,7 @@ def fit(run: Run) -> None:
             if run.step % recipe.log.every == 0 or run.share >= 1:
                 _log(run, scalars, rate, norm, clock)
             if routes and (run.step % recipe.log.experts_every == 0 or run.share >= 1):
-                layers = layer_records(model, routes)
+                layers = layer_records(model, routes, run.ranks)
                 run.tell("moe", layers=layers)
                 run.alarm(run.watch.experts(run.step, layers))
             _report_failed_save(run)
@@ -201,10 +212,13 @@ def fit(run: Run) -> None:
             if run.share - run.evaluated > recipe.evaluation.every - 1e-9:
                 _evaluate(run)
                 clock.restart()
-            if time.monotonic() - run.saver.saved_at > 60 * recipe.saving.every_minutes:
+            due = time.monotonic() - run.saver.saved_at > 60 * recipe.saving.every_minutes
+            # Clocks differ and signals come at different moments: all do what one wants.
+            wish = run.ranks.largest(2 * bool(stopping()) + due)
+            if wish in (1, 3):
                 run.saver.save(run.snapshot())
                 run.saver.saved_at = time.monotonic()
-            if stopping() or (run.stop_after and run.step - began >= run.stop_after):
+            if wish >= 2 or (run.stop_after and run.step - began >= run.stop_after):
                 _save_now(run)
                 raise InterruptedWorkError(
                     f"stopped at step {run.step}; the same command goes on from there",
@@ -221,13 +235,27 @@ def _gradients(run: Run, batches: Sequence[Batch]) -> tuple[dict[str, torch.Tens
     weight = sum(len(b.ids) // 2 if run.pairs else b.learned for b in batches)
     sums: dict[str, torch.Tensor] = {}
     routes: list[Routes] = []
-    for batch in batches:
-        parts = run.loss(run.forward, batch, 1 / max(weight, 1))
+    ranks = run.ranks
+    if run.staged is not None:
+        sums, routes = run.staged.gradients(batches, 1 / max(weight, 1))
+        for one in run.optimizer.trained:
+            if one.name.startswith("model.embed_tokens.") and one.master.grad is not None:
+                run.staged.sum_tied(one.master.grad)
+        batches = ()
+    for whole in batches:
+        batch = held(whole, ranks.layout, ranks.place, run.recipe.batch.rows, pairs=run.pairs)
+        parts = run.loss(run.forward, batch, 1 / max(weight, 1) if batch.share else 0.0)
         parts.total.backward()  # type: ignore[no-untyped-call]
         for name, value in parts.scalars.items():
             sums[name] = sums[name] + value if name in sums else value
-        routes = parts.routes
-    return sums, routes
+        routes = parts.routes if batch.share else [_nothing(one) for one in parts.routes]
+    summed = ranks.sum(torch.stack([*sums.values()]))
+    return dict(zip(sums, summed, strict=True)), routes
+
+
+def _nothing(routes: Routes) -> Routes:
+    """Of a process that had no row: it takes part and counts for nothing."""
+    return Routes(*(part[:0] for part in routes))
 
 
 def _length(run: Run, batches: Sequence[Batch]) -> int:
@@ -267,7 +295,7 @@ def _log(
         "grad_norm": norm,
         "tokens_per_second": speed,
         "peak_share": speed * run.flops_per_token / run.peak,
-        "memory_bytes": resident_memory(),
+        "memory_bytes": int(run.ranks.largest(resident_memory())),
         "progress": run.share,
     }
     if expert_rate is not None:

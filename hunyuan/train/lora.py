@@ -114,11 +114,16 @@ def _random(like: Tensor, shape: tuple[int, ...], generator: torch.Generator | N
     """Uniform within 1 / sqrt(columns), PEFT's choice."""
     bound = shape[-1] ** -0.5
     drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-    return drawn.to(like)
+    return drawn.to(_device(like), like.dtype)
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    return torch.zeros(shape, dtype=like.dtype, device=_device(like))
+
+
+def _device(like: Tensor) -> torch.device:
+    """Adapters beside weights that have no memory yet have some: only theirs are new values."""
+    return torch.device("cpu") if like.is_meta else like.device
 
 
 # ---------------------------------------------------------------- applying

@@ -21,10 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from hunyuan.data.rows import NO_TARGET
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.ops import Ops
-from hunyuan.model.routing import Routes, balance_loss, draw_slot_keys
+from hunyuan.model.routing import Routes, balance_loss, draw_slot_keys, group_rooms
 from hunyuan.model.transformer import Transformer
 from hunyuan.train import kernels
 from hunyuan.train.batch import Batch
+from hunyuan.train.ranks import ALONE, Ranks
 from hunyuan.train.recipe import DropoutSettings, LossSettings
 
 
@@ -52,22 +53,39 @@ class Forward:
     """Runs the model on batches as training does: kernels, dropout, recycle's random keys."""
 
     def __init__(
-        self, model: Transformer, dropout: DropoutSettings, generator: torch.Generator
+        self,
+        model: Transformer,
+        dropout: DropoutSettings,
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
+        self.ranks = ranks
         self._dropout = dropout
         self._generator = generator
 
     def hidden(self, batch: Batch) -> tuple[Tensor, list[Routes]]:
         """Normed hidden states (B, T, D) and routes."""
         config = self.model.config
-        keys = None
-        if config.experts and config.routing.mode == "capacity-recycle":
-            keys = draw_slot_keys(config, batch.ids.numel(), self._generator)
+        keys = self.slot_keys(batch)
         rate = self._dropout.attention if self.model.training else 0.0
         ops = training_ops(config, self.model.dtype, batch.first_seen, rate)
-        hidden, routes = self.model.model(batch.ids, batch.positions, slot_keys=keys, ops=ops)
+        ops = self.ranks.ops(ops, batch.first_seen, rate)
+        hidden, routes = self.model.hidden(batch.ids, batch.positions, slot_keys=keys, ops=ops)
+        if batch.part is not None and batch.part.added:
+            routes = [Routes(*(p[: -batch.part.added] for p in decided)) for decided in routes]
         return hidden, routes
+
+    def slot_keys(self, batch: Batch) -> Tensor | None:
+        """Drawn for the whole micro-batch, so that every process has what one alone would have."""
+        config = self.model.config
+        if not config.experts or config.routing.mode != "capacity-recycle":
+            return None
+        if batch.part is None:
+            return draw_slot_keys(config, batch.ids.numel(), self._generator)
+        keys = draw_slot_keys(config, batch.part.tokens, self._generator)
+        group = config.routing.capacity_group
+        return batch.part.columns(keys, group, group_rooms(config, group)[0] * config.experts)
 
     @property
     def head(self) -> Tensor:
@@ -134,14 +152,22 @@ class _WithRouter:
         self._accumulate = accumulate
 
     def _parts(
-        self, run: Forward, loss: Tensor, scalars: dict[str, Tensor], routes: list[Routes]
+        self,
+        run: Forward,
+        batch: Batch,
+        loss: Tensor,
+        scalars: dict[str, Tensor],
+        routes: list[Routes],
     ) -> LossParts:
         scalars = {"loss": loss.detach()} | scalars
         if not routes:
             return LossParts(loss, scalars, routes)
         extra, of_router = router_losses(routes, run.model.config, self._settings)
-        scalars |= {name: value.detach() / self._accumulate for name, value in of_router.items()}
-        return LossParts(loss + extra / self._accumulate, scalars, routes)
+        scalars |= {
+            name: value.detach() * batch.share / self._accumulate
+            for name, value in of_router.items()
+        }
+        return LossParts(loss + extra * batch.share / self._accumulate, scalars, routes)
 
 
 class NextToken(_WithRouter):
@@ -150,11 +176,11 @@ class NextToken(_WithRouter):
     def __call__(self, run: Forward, batch: Batch, share: float) -> LossParts:
         """See `Loss`."""
         hidden, routes = run.hidden(batch)
-        weights = torch.full((batch.ids.numel(),), share)
-        loss = kernels.cross_entropy(
+        weights = torch.full((batch.ids.numel(),), share, device=hidden.device)
+        loss = run.ranks.cross_entropy(
             hidden.flatten(0, 1), run.head, batch.targets.flatten(), weights
         )
-        return self._parts(run, loss, {}, routes)
+        return self._parts(run, batch, loss, {}, routes)
 
 
 class Distillation(_WithRouter):
@@ -180,7 +206,7 @@ class Distillation(_WithRouter):
             )
             loss = loss + divergence * share
             plain = plain + entropy.detach() * share
-        return self._parts(run, loss, {"cross_entropy": plain}, routes)
+        return self._parts(run, batch, loss, {"cross_entropy": plain}, routes)
 
     def _block(
         self, hidden: Tensor, head: Tensor, taught: Tensor, targets: Tensor
@@ -221,7 +247,7 @@ class Preferences(_WithRouter):
             "margin": margin.detach().sum() * share,
             "accuracy": (margin.detach() > 0).float().sum() * share,
         }
-        return self._parts(run, loss, scalars, routes)
+        return self._parts(run, batch, loss, scalars, routes)
 
 
 class ReferenceLogs(Protocol):

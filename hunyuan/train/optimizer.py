@@ -3,17 +3,20 @@
 The model computes in its own number type, the one it will be served in. Of every bfloat16 weight
 the optimiser holds a float32 *master*: gradients are added to it as they appear, in float32, so
 that many micro-batches lose nothing; AdamW updates it; the weight is its rounding. Memory per
-trained parameter is 2 (weight) + 4 (master) + 4 (gradient) + 8 (AdamW) bytes.
+trained parameter is 2 (weight) + 4 (master) + 4 (gradient) + 8 (AdamW) bytes. Where parameters are
+divided over processes, each has masters, gradients and moments of what it holds: an update needs no
+other element, only clipping does, which asks all processes for the norm.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hunyuan.errors import UsageError
+from hunyuan.train.ranks import ALONE, Ranks
 from hunyuan.train.recipe import OptimizerSettings, ScheduleSettings
 
 
@@ -25,7 +28,8 @@ class Trained(NamedTuple):
     """What the model computes with."""
 
     master: Tensor
-    """float32; the weight itself if that is float32."""
+    """float32; the weight itself if that is float32 and held by one process alone, else of what
+    this process holds."""
 
 
 def expert_ratio(settings: OptimizerSettings, batch_tokens: int, experts: int) -> float:
@@ -56,18 +60,25 @@ def rate_at(schedule: ScheduleSettings, done: float) -> float:
 class Optimizer:
     """AdamW over the trainable parameters of a model."""
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings, ratio: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerSettings,
+        ratio: float,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """``ratio``: see `expert_ratio`."""
         self._settings = settings
+        self._ranks = ranks
         self.trained = [
-            Trained(name, weight, _master(weight))
+            Trained(name, weight, _master(weight, ranks))
             for name, weight in model.named_parameters()
             if weight.requires_grad
         ]
         assert self.trained, "nothing is trained"
         for one in self.trained:
             if one.master is not one.weight:
-                hook = _adder(one.master)
+                hook = _adder(one.master, ranks)
                 one.weight.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for one in self.trained:
@@ -98,9 +109,10 @@ class Optimizer:
 
         A norm that is not finite leaves everything as it was.
         """
-        gradients = [m.grad for m in self.masters if m.grad is not None]
+        learned = [one for one in self.trained if one.master.grad is not None]
+        gradients = [one.master.grad for one in learned if one.master.grad is not None]
         limit = self._settings.clip or math.inf
-        norm = float(nn.utils.get_total_norm(gradients))
+        norm = self._ranks.norm(gradients, [one.weight for one in learned])
         if math.isfinite(norm):
             if norm > limit:
                 torch._foreach_mul_(gradients, limit / (norm + 1e-6))
@@ -122,7 +134,7 @@ class Optimizer:
         with torch.no_grad():
             for one in self.trained:
                 if one.master is not one.weight:
-                    one.weight.copy_(one.master)
+                    self._ranks.local(one.weight).copy_(one.master)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Masters and moments by name, for a checkpoint."""
@@ -133,7 +145,7 @@ class Optimizer:
                 if moment in state:
                     yield f"{moment}.{one.name}", state[moment]
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`; raises `UsageError` if they are those of other parameters."""
         ours = {f"master.{one.name}": one.master.shape for one in self.trained}
         theirs = {n: t.shape for n, t in tensors.items() if n.startswith("master.")}
@@ -158,19 +170,20 @@ class Optimizer:
         self._round()
 
 
-def _master(weight: nn.Parameter) -> Tensor:
-    if weight.dtype == torch.float32:
+def _master(weight: nn.Parameter, ranks: Ranks) -> Tensor:
+    held = ranks.local(weight)
+    if held is weight and weight.dtype == torch.float32:
         return weight
-    return weight.detach().float().requires_grad_()
+    return held.detach().to(torch.float32, copy=True).requires_grad_()
 
 
-def _adder(master: Tensor) -> Any:
+def _adder(master: Tensor, ranks: Ranks) -> Any:
     def add(weight: Tensor) -> None:
-        assert weight.grad is not None
+        gradient = ranks.gradient(weight)
         if master.grad is None:
-            master.grad = weight.grad.float()
+            master.grad = gradient.float()
         else:
-            master.grad.add_(weight.grad)
+            master.grad.add_(gradient)
         weight.grad = None
 
     return add

@@ -5,6 +5,8 @@ All of it is in effect only while ``model.training`` is true.
 
 import ctypes
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hunyuan.model.config import Routing
+from hunyuan.model.config import ModelConfig, Routing
 from hunyuan.model.moe import MoE
 from hunyuan.model.transformer import Block, Transformer
 
@@ -65,12 +67,32 @@ def dropless_twin(model: Transformer) -> Transformer:
     """
     shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
     twin = deepcopy(model, shared)
-    config = replace(model.config, routing=Routing())
-    twin.config = twin.model.config = config
-    for module in twin.modules():
-        if isinstance(module, MoE):
-            module.config = config
+    layers = [module for module in twin.modules() if isinstance(module, MoE)]
+    _configure(twin, layers, _dropless(model.config))
     return twin.eval()
+
+
+@contextmanager
+def dropless(model: Transformer) -> Iterator[None]:
+    """``model`` routes as evaluation and serving do, for as long as the block lasts."""
+    layers = [module for module in model.modules() if isinstance(module, MoE)]
+    before = model.config
+    _configure(model, layers, _dropless(before))
+    try:
+        yield
+    finally:
+        _configure(model, layers, before)
+
+
+def _dropless(config: ModelConfig) -> ModelConfig:
+    """The balance loss counts within the same groups in every mode."""
+    return replace(config, routing=Routing(capacity_group=config.routing.capacity_group))
+
+
+def _configure(model: Transformer, layers: Iterable[MoE], config: ModelConfig) -> None:
+    model.config = model.model.config = config
+    for layer in layers:
+        layer.config = config
 
 
 def keep_freed_memory() -> None:

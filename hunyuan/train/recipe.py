@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hunyuan.model.config import Routing
+from hunyuan.parallel.layout import Layout
 from hunyuan.settings import require
 from hunyuan.train.lora_settings import LoraConfig
 
@@ -398,6 +399,9 @@ class Recipe:
 
     log: LogSettings = field(default_factory=LogSettings)
     """Metrics."""
+
+    parallel: Layout = field(default_factory=Layout)
+    """How many processes do what; one does everything."""
 
     recompute: bool = False
     """Whether activations of each block are computed again in the backward pass: memory for one

@@ -2,7 +2,9 @@
 
     RUN/checkpoints/step-00000100/
         config.json, model.safetensors, tokenizer...   a Hugging Face folder, served as it is
-        training/state.safetensors                     masters, moments, generators
+        training/state.safetensors                     masters, moments, generators; of many
+                                                       processes a file each, see
+                                                       `hunyuan.parallel.state`
         training/state.json                            step, position in the data, all files' hashes
 
 A checkpoint is copied in memory first and written by a thread, aside, then renamed: the run waits
@@ -15,29 +17,27 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hunyuan.errors import BadDataError, HunyuanError
 from hunyuan.files import atomic_file, atomic_folder, disk_errors
-from hunyuan.formats.safetensors_writer import (
-    DTYPE_NAMES,
-    SafetensorsSpec,
-    tensor_bytes,
-    write_safetensors,
-)
+from hunyuan.parallel.state import Pieces, WholeState
+from hunyuan.train.ranks import ALONE, Ranks
 
-STATE = "training/state.safetensors"
+T = TypeVar("T")
+
 STATE_JSON = "training/state.json"
 _BEST = "best.json"
 
 WriteModel = Callable[[Path, Mapping[str, Tensor]], None]
-"""Writes the model into a folder from a copy of its trained weights, by parameter name."""
+"""Writes the model into a folder from its trained weights, by parameter name."""
 
 
 class Snapshot(NamedTuple):
@@ -48,10 +48,35 @@ class Snapshot(NamedTuple):
     """JSON values: where the run is."""
 
     tensors: dict[str, Tensor]
-    """Masters, moments and generators."""
+    """Masters, moments, averages and generators, as far as this process holds them."""
 
-    weights: dict[str, Tensor]
-    """What the model is served with, by parameter name."""
+    types: dict[str, torch.dtype]
+    """Of every trained parameter its number type in the model."""
+
+
+class Served(Mapping[str, Tensor]):
+    """Trained weights as the model is served with them: averages if there are any, else masters.
+
+    One is made at a time, when it is asked for.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], types: Mapping[str, torch.dtype]) -> None:
+        self._state = state
+        self._types = types
+        self._last: tuple[str, Tensor] | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        if self._last is None or self._last[0] != name:  # experts of one bank are asked for in turn
+            average = f"average.{name}"
+            stored = average if average in self._state else f"master.{name}"
+            self._last = name, self._state[stored].detach().to(self._types[name])
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def __len__(self) -> int:
+        return len(self._types)
 
 
 class Saved(NamedTuple):
@@ -59,17 +84,24 @@ class Saved(NamedTuple):
 
     path: Path
     state: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
 
 class Saver:
     """Writes checkpoints of one run, one at a time, and removes those no longer kept."""
 
     def __init__(
-        self, folder: Path, write_model: WriteModel, *, keep_last: int, keep_best: bool
+        self,
+        folder: Path,
+        write_model: WriteModel,
+        *,
+        keep_last: int,
+        keep_best: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """``folder`` is RUN/checkpoints."""
+        """``folder`` is RUN/checkpoints, the same for all of ``ranks``."""
         self.folder = folder
+        self._ranks = ranks
         self._write_model = write_model
         self._keep_last = keep_last
         self._keep_best = keep_best
@@ -100,34 +132,81 @@ class Saver:
     def set_aside(self, path: Path) -> Path:
         """Give a damaged checkpoint another name, so that its step can be written again."""
         aside = path.with_name(f"damaged-{path.name}")
-        with disk_errors(path):
-            if aside.exists():
-                shutil.rmtree(aside)
-            return path.rename(aside)
+
+        def move() -> None:
+            with disk_errors(path):
+                if aside.exists():
+                    shutil.rmtree(aside)
+                path.rename(aside)
+
+        self._on_main(move)
+        return aside
+
+    def _on_main(self, work: Callable[[], T]) -> T | None:
+        """What the main process has to do alone; if it fails, all of them do."""
+        ranks = self._ranks
+        return ranks.together(lambda: work() if ranks.main else None)[0]
 
     def _run(self, snapshot: Snapshot, best: float | None) -> None:
         try:
             with disk_errors(self.folder):
                 self._write(snapshot)
-                if best is not None:
-                    self._note_best(snapshot.step, best)
-                self._remove_old()
+                self._on_main(lambda: self._tidy(snapshot.step, best))
         except HunyuanError as error:
             self._error = error
+        except Exception as error:  # of the other processes, or of ours: the run goes on
+            said = " ".join(str(error).split()) or type(error).__name__
+            self._error = HunyuanError(said, said)
+
+    def _tidy(self, step: int, best: float | None) -> None:
+        with disk_errors(self.folder):
+            if best is not None:
+                self._note_best(step, best)
+            self._remove_old()
 
     def _write(self, snapshot: Snapshot) -> None:
+        """All processes take every step of it together, and leave it together."""
         target = self.folder / step_name(snapshot.step)
-        if target.exists():
+        if self._on_main(target.exists):
             return
-        with atomic_folder(target) as folder:
-            self._write_model(folder, snapshot.weights)
-            (folder / STATE).parent.mkdir()
-            _write_tensors(snapshot.tensors, folder / STATE)
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-            state = snapshot.state | {"sha256": hashes}
-            (folder / STATE_JSON).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        with ExitStack() as stack:  # of the main process; leaving it in an error clears up
+
+            def begin() -> Path:
+                folder = stack.enter_context(atomic_folder(target))
+                (folder / STATE_JSON).parent.mkdir()
+                return folder
+
+            folder = self._on_main(begin)
+            assert folder is not None
+            self._ranks.write_state(snapshot.tensors, folder)
+            self._on_main(lambda: self._finish(folder, snapshot))
+            hashes = self._hashes(folder)
+            state = json.dumps(snapshot.state | {"sha256": hashes}, indent=1)
+
+            def end() -> None:
+                with disk_errors(target):
+                    (folder / STATE_JSON).write_text(state, encoding="utf-8")
+                stack.close()
+
+            self._on_main(end)
         self.saved_at = time.monotonic()
+
+    def _finish(self, folder: Path, snapshot: Snapshot) -> None:
+        """The model, from the state that was written: no process holds all of it."""
+        with disk_errors(folder):
+            state = snapshot.tensors if self._ranks is ALONE else WholeState(Pieces(folder))
+            self._write_model(folder, Served(state, snapshot.types))
+
+    def _hashes(self, folder: Path) -> dict[str, str]:
+        """Of all files; each process reads some."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        own = files[self._ranks.number :: self._ranks.count]
+        found: dict[str, str] = {}
+        for part in self._ranks.together(
+            lambda: {path.relative_to(folder).as_posix(): _sha256(path) for path in own}
+        ):
+            found |= part
+        return dict(sorted(found.items()))
 
     def _note_best(self, step: int, loss: float) -> None:
         with atomic_file(self.folder / _BEST) as file:
@@ -163,16 +242,17 @@ def best_step(folder: Path) -> int | None:
         return None
 
 
-def read_newest(folder: Path) -> tuple[Saved | None, list[Path]]:
+def read_newest(folder: Path, ranks: Ranks = ALONE) -> tuple[Saved | None, list[Path]]:
     """The newest checkpoint that is intact, and those that turned out damaged.
 
-    Raises `BadDataError` if there are checkpoints but all are damaged.
+    All of ``ranks`` find the same one, and get of its state what belongs to them. Raises
+    `BadDataError` if there are checkpoints but all are damaged.
     """
     damaged: list[Path] = []
-    for path in reversed(checkpoints(folder)):
-        state = _read_state(path)
-        if state is not None and _intact(path, state.pop("sha256", None)):
-            return Saved(path, state, load_file(path / STATE)), damaged
+    for path in reversed(ranks.together(lambda: checkpoints(folder))[0]):
+        state = ranks.together(partial(_read_state, path))[0]
+        if state is not None and _intact(path, state.pop("sha256", None), ranks):
+            return Saved(path, state, ranks.read_state(path)), damaged
         damaged.append(path)
     if damaged:
         raise BadDataError(
@@ -182,15 +262,27 @@ def read_newest(folder: Path) -> tuple[Saved | None, list[Path]]:
     return None, damaged
 
 
-def generators_state(generator: torch.Generator) -> dict[str, Tensor]:
-    """States of torch's own generator and of the run's."""
-    return {"generator.torch": torch.get_rng_state(), "generator.routing": generator.get_state()}
+def generators_state(generator: torch.Generator, stream: int = 0) -> dict[str, Tensor]:
+    """States of torch's own generator, of which every ``stream`` has one, and of the run's."""
+    return {
+        _stream_name(stream): torch.get_rng_state(),
+        "generator.routing": generator.get_state(),
+    }
 
 
-def restore_generators(tensors: Mapping[str, Tensor], generator: torch.Generator) -> None:
-    """The reverse of `generators_state`."""
-    torch.set_rng_state(tensors["generator.torch"])
+def restore_generators(
+    tensors: Mapping[str, Tensor], generator: torch.Generator, stream: int = 0, seed: int = 0
+) -> None:
+    """The reverse of `generators_state`; a stream that was not there begins with ``seed``."""
+    if _stream_name(stream) in tensors:
+        torch.set_rng_state(tensors[_stream_name(stream)])
+    else:
+        torch.manual_seed(seed)
     generator.set_state(tensors["generator.routing"])
+
+
+def _stream_name(stream: int) -> str:
+    return f"generator.torch.{stream}" if stream else "generator.torch"
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
@@ -202,24 +294,12 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) else None
 
 
-def _intact(path: Path, hashes: Any) -> bool:
+def _intact(path: Path, hashes: Any, ranks: Ranks) -> bool:
     """Whether every file of a checkpoint is what it was when it was written."""
-    return (
-        isinstance(hashes, dict)
-        and STATE in hashes
-        and all(_sha256(path / name) == wanted for name, wanted in hashes.items())
-    )
-
-
-def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file; the library's own writer reports a full disk as no OSError."""
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
-    specs = [
-        SafetensorsSpec(name, DTYPE_NAMES[t.dtype], tuple(t.shape), [tensor_bytes(t.contiguous())])
-        for name, t in ordered
-    ]
-    with path.open("wb") as file:
-        write_safetensors(file, specs, {"format": "pt"})
+    if not isinstance(hashes, dict) or not any(name.startswith("training/") for name in hashes):
+        return False
+    own = [*hashes.items()][ranks.number :: ranks.count]
+    return all(ranks.together(lambda: all(_sha256(path / n) == wanted for n, wanted in own)))
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,6 @@ from hunyuan.data.dialogue import (
     Tally,
 )
 from hunyuan.train.loop import Run
-from hunyuan.train.lora import describe_trainable
 
 
 class Line(NamedTuple):
@@ -19,7 +18,7 @@ class Line(NamedTuple):
 def describe(run: Run, tally: Tally | None) -> list[Line]:
     """What is trained, on what, before it begins."""
     config = run.forward.model.config
-    trained = sum(one.weight.numel() for one in run.optimizer.trained)
+    trained = sum(part.trained for part in run.parts)
     lines = [
         Line(
             f"model: {config.total_parameters:,} parameters, {config.active_parameters:,} active "
@@ -28,7 +27,7 @@ def describe(run: Run, tally: Tally | None) -> list[Line]:
             f"训练其中 {trained:,} 个",
         )
     ]
-    listed = [g for g in describe_trainable(run.forward.model) if g.trained]
+    listed = [g for g in run.parts if g.trained]
     lines.append(
         Line(
             "trained: " + ", ".join(f"{g.group} {g.trained:,} in {g.tensors}" for g in listed),
@@ -56,6 +55,11 @@ def describe(run: Run, tally: Tally | None) -> list[Line]:
                     "随机补偿路由无法安置所有词元，其余将被丢弃并计数",
                 )
             )
+    if run.ranks.count > 1:
+        layout = run.ranks.layout
+        lines.append(
+            Line(f"processes: {run.ranks.count}, {layout}", f"进程：{run.ranks.count} 个，{layout}")
+        )
     if tally is not None:
         lines.append(
             Line(

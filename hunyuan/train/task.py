@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,14 @@ from hunyuan.data.mixture import Mixture, Part
 from hunyuan.data.shards import Source, TokenSet
 from hunyuan.errors import BadDataError, UsageError
 from hunyuan.model.config import ModelConfig
-from hunyuan.model.transformer import Transformer
+from hunyuan.model.transformer import Transformer, build
 from hunyuan.native.machine import matrix_peak
 from hunyuan.settings import settings
 from hunyuan.tokenizer.tokenizer import Tokenizer
-from hunyuan.train.batch import Batch, to_batch
+from hunyuan.train.batch import Batch, held, to_batch
 from hunyuan.train.evaluation import HeldOut, PairLoss, TokenLoss
 from hunyuan.train.loop import Evaluate, Rows, Run
-from hunyuan.train.lora import apply_lora
+from hunyuan.train.lora import TrainableGroup, apply_lora, describe_trainable
 from hunyuan.train.losses import (
     Distillation,
     Forward,
@@ -45,16 +45,21 @@ from hunyuan.train.losses import (
 from hunyuan.train.metrics import Listener
 from hunyuan.train.online import OnlinePairs, Sample, make_reward
 from hunyuan.train.optimizer import Average, Optimizer, expert_ratio
-from hunyuan.train.outside import add_hidden_dropout, dropless_twin, recompute_blocks
+from hunyuan.train.outside import add_hidden_dropout, dropless, dropless_twin, recompute_blocks
+from hunyuan.train.provenance import with_training_data
+from hunyuan.train.ranks import ALONE, Ranks, seeded
 from hunyuan.train.recipe import OnlineSettings, Recipe
 from hunyuan.train.saving import Saver
+from hunyuan.train.stages import Staged
 from hunyuan.train.subject import (
+    Adapted,
     Subject,
     adapter_writer,
+    find_subject,
     flops_per_token,
-    load_subject,
     model_writer,
     require_context,
+    require_room,
 )
 
 
@@ -65,10 +70,12 @@ def prepare(
     listeners: Sequence[Listener] = (),
     stop_after: int | None = None,
     sampler: "MakeSampler | None" = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Run, Tally | None]:
     """Everything of a run in ``folder``, from its beginning; and what became of the files.
 
-    ``sampler`` makes what lets a model answer, for online preferences.
+    ``sampler`` makes what lets a model answer, for online preferences. Of many ``ranks`` all call
+    it; `hunyuan.train.launched` has checked that they can.
 
     Raises `UsageError` for settings that do not go together, `BadDataError` for data that cannot be
     used, `DoesNotFitError` if memory is short.
@@ -76,18 +83,18 @@ def prepare(
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     tokens = TokenSet.open(recipe.data.tokens) if recipe.data.tokens is not None else None
-    subject = load_subject(recipe, tokens, generator)
-    model, config = subject.model, subject.model.config
+    subject = find_subject(recipe, tokens)
+    config = subject.config
     require_context(recipe, config)
-    if recipe.lora is not None:
-        apply_lora(model, recipe.lora, generator)
-    twin = dropless_twin(model)
-    forward = Forward(model, recipe.dropout, generator)
+    require_room(recipe, subject)
+    model, types, parts = _model(recipe, subject, generator, ranks)
+    twin = dropless_twin(model) if ranks.count == 1 else model
+    forward = Forward(model, recipe.dropout, generator, ranks)
     if tokens is not None:
         data = _tokens(recipe, tokens, config)
     else:
         data = _files(recipe, subject, _online(recipe, subject, twin, folder, sampler))
-    measured = Forward(twin, recipe.dropout, generator)
+    measured = Forward(twin, recipe.dropout, generator, ranks)
     # Pairs that do not exist yet need the model as it is now later on.
     initial = (
         measured if recipe.online is None else Forward(deepcopy(twin), recipe.dropout, generator)
@@ -97,20 +104,29 @@ def prepare(
         model,
         recipe.optimizer,
         expert_ratio(recipe.optimizer, _step_tokens(recipe), config.experts),
+        ranks,
     )
     add_hidden_dropout(model, recipe.dropout.hidden)
-    if recipe.recompute:
+    if recipe.recompute and ranks.count == 1:
         recompute_blocks(model)
+    if ranks.stream:
+        torch.manual_seed(seeded(recipe.seed, ranks.stream, 0))
+    rows = recipe.batch.rows
+    staged = None if ranks.stage is None else Staged(recipe, forward)
     evaluate: Evaluate = (
-        PairLoss(measured, loss, data.pairs_heldout)
+        PairLoss(measured, loss, data.pairs_heldout, rows)
         if recipe.task == "dpo"
-        else TokenLoss(twin, data.heldout)
+        else TokenLoss(twin, data.heldout, ranks, rows, staged)
+    )
+    write_model = (
+        model_writer(subject) if recipe.lora is None else adapter_writer(subject, recipe.lora)
     )
     saver = Saver(
         folder / "checkpoints",
-        model_writer(subject) if recipe.lora is None else adapter_writer(subject, recipe.lora),
+        with_training_data(write_model, recipe, tokens),
         keep_last=recipe.saving.keep_last,
         keep_best=recipe.saving.keep_best,
+        ranks=ranks,
     )
     decay = recipe.saving.ema
     return (
@@ -125,7 +141,11 @@ def prepare(
             evaluate=evaluate,
             generator=generator,
             flops_per_token=flops_per_token(recipe, config),
-            peak=matrix_peak(model.dtype),
+            peak=matrix_peak(subject.dtype) * ranks.count,
+            types=types,
+            parts=parts,
+            ranks=ranks,
+            staged=staged,
             pairs=recipe.task == "dpo",
             average=Average(optimizer.masters, decay) if decay else None,
             listeners=listeners,
@@ -133,6 +153,30 @@ def prepare(
         ),
         data.tally,
     )
+
+
+def _model(
+    recipe: Recipe, subject: Subject, generator: torch.Generator, ranks: Ranks
+) -> tuple[Transformer, dict[str, torch.dtype], list[TrainableGroup]]:
+    """The model, with adapters if there are any; types of what is trained, and how much that is.
+
+    On many processes nobody holds it whole: it is laid over them before it has any memory.
+    """
+    alone = ranks.count == 1
+    model = subject.load(generator) if alone else build(subject.config, subject.dtype)
+    values = None if alone else subject.values(generator)
+    adapters: dict[str, Tensor] = {}
+    if recipe.lora is not None:
+        names = apply_lora(model, recipe.lora, generator)
+        adapters = {name: model.get_parameter(name).detach() for name in names}
+    types = {name: w.dtype for name, w in model.named_parameters() if w.requires_grad}
+    parts = describe_trainable(model)
+    if values is not None:
+        if recipe.recompute:
+            recompute_blocks(model)
+        model = ranks.lay(model, Adapted(values, adapters))
+        values.finish()
+    return model, types, parts
 
 
 # ------------------------------------------------------------------ the data
@@ -335,12 +379,13 @@ def _loss(recipe: Recipe, data: _Data, forward: Forward) -> Loss:
             )
         return Distillation(recipe.loss, accumulate, teacher)
     if recipe.task == "dpo":
-        reference = _Reference(forward)
+        reference = _Reference(forward, recipe.batch.rows)
         half = recipe.batch.rows // 2
         for i in range(0, len(data.pairs), half):
             reference.add(to_batch(pair_rows(data.pairs[i : i + half])))
         for batch in data.pairs_heldout:
             reference.add(batch)
+        forward.ranks.settle(forward.model)
         return Preferences(recipe.loss, accumulate, reference)
     return NextToken(recipe.loss, accumulate)
 
@@ -351,19 +396,32 @@ class _Reference:
     Answers that come up only later are computed then, by a model that must not have changed.
     """
 
-    def __init__(self, forward: Forward) -> None:
+    def __init__(self, forward: Forward, rows: int) -> None:
+        """``rows`` are those of a full micro-batch."""
         self._forward = forward
+        self._rows = rows
         self._logs: dict[bytes, float] = {}
 
     @torch.no_grad()
     def add(self, batch: Batch) -> None:
-        self._forward.model.eval()
-        hidden, _ = self._forward.hidden(batch)
-        logs = answer_logs(hidden, self._forward.head, batch.targets)
+        """All ranks compute a part of ``batch`` and know the whole."""
+        model, ranks = self._forward.model.eval(), self._forward.ranks
+        own = held(batch, ranks.layout, ranks.place, self._rows, pairs=True)
+        with dropless(model):
+            hidden, _ = self._forward.hidden(own)
+        logs = answer_logs(hidden, self._forward.head, own.targets)
+        if own.part is not None:
+            length = batch.ids.shape[1]
+            whole = logs.new_zeros(len(batch.ids))
+            if own.part.counts:
+                whole[[r // length for p in own.part.pieces for r in p[::length]]] = logs
+            logs = ranks.sum(whole)
         for key, log in zip(_keys(batch), logs.tolist(), strict=True):
             self._logs[key] = log
 
     def __call__(self, batch: Batch) -> Tensor:
+        if batch.part is not None and not batch.part.counts:
+            return torch.zeros(len(batch.ids))
         keys = _keys(batch)
         if not self._logs.keys() >= set(keys):
             self.add(batch)
@@ -379,6 +437,14 @@ def _keys(batch: Batch) -> list[bytes]:
     return keys
 
 
-def read_recipe(table: Mapping[str, Any]) -> Recipe:
-    """A recipe from its table; raises `UsageError`."""
-    return settings(Recipe, table)
+def read_recipe(table: Mapping[str, Any], world: int = 1) -> Recipe:
+    """A recipe from its table, for ``world`` processes; raises `UsageError`.
+
+    What ``parallel.data`` leaves open, the number of processes decides.
+    """
+    recipe = settings(Recipe, table)
+    if world > 1 and "data" not in table.get("parallel", {}):
+        others = recipe.parallel.world
+        layout = replace(recipe.parallel, data=max(1, world // others))
+        recipe = replace(recipe, parallel=layout)
+    return recipe
