@@ -94,6 +94,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def resumable_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` that keeps what a killed or failed earlier run put into it.
+
+    It takes its name only if the block succeeds; ``path`` must not exist or be empty.
+    """
+    aside = _aside(path)
+    with disk_errors(path):
+        aside.mkdir(parents=True, exist_ok=True)
+        yield aside
+        if path.exists():
+            path.rmdir()
+        aside.rename(path)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder beside ``path``; it takes its name only if the block succeeds.
 

@@ -1,15 +1,37 @@
 """How much memory there is, asked before it is taken."""
 
+import re
 from pathlib import Path
 
 import psutil
 
-from hunyuan.errors import DoesNotFitError
+from hunyuan.errors import DoesNotFitError, UsageError
 from hunyuan.files import human_bytes
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 _CGROUP_STAT = Path("/sys/fs/cgroup/memory.stat")
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """``20G`` or ``20GB`` -> 20,000,000,000 bytes; ``20GiB`` counts in powers of two."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
+    if not match or (match[3] and not match[2]) or float(match[1]) == 0:
+        raise UsageError(
+            f"memory={text[:40]!r}: must be a size such as 20G, 1500M or 16GiB",
+            f"memory={text[:40]!r}：必须是大小，例如 20G、1500M 或 16GiB",
+        )
+    unit = _BINARY_UNITS[match[2]] if match[3] else _UNITS[match[2]]
+    return int(float(match[1]) * unit)
+
+
+def process_memory() -> int:
+    """Bytes that this process holds in memory now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def available_memory() -> int:

@@ -15,18 +15,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hunyuan.checkpoint import fp8
 from hunyuan.checkpoint.gguf_config import (
     ROPE_FACTORS,
     gguf_architecture,
     read_gguf_config,
 )
 from hunyuan.checkpoint.hf_config import FamilyName, read_block_types, read_hf_config
-from hunyuan.checkpoint.leaves import leaves
+from hunyuan.checkpoint.leaves import expert_leaf, leaves
 from hunyuan.checkpoint.pieces import Piece, gguf_piece, hf_piece
 from hunyuan.errors import BadDataError, UsageError
+from hunyuan.formats import expert_file
+from hunyuan.formats.expert_file import PROJECTIONS, ExpertFile
 from hunyuan.formats.ggml import FLOATS, dequantize, read_blocks, read_tensor
 from hunyuan.formats.gguf import BLOCK, GGMLType, GGUFFile, read_gguf
 from hunyuan.model.config import ModelConfig
+from hunyuan.native.experts import read_expert_matrix
 
 INDEX = "model.safetensors.index.json"
 
@@ -82,16 +86,46 @@ class SafetensorsFolder:
                     self._files[name] = path
                     self.shapes[name] = tuple(part.get_shape())
                     self._types[name] = part.get_dtype()
+        self._factors = {name: self._factors_of(name) for name in self._eight_bits()}
+        for name in fp8.beside(self._types):
+            self.shapes.pop(name, None)
         for name, kind in self._blocks.items():
             self.shapes[name] = self._shape_of_blocks(folder, name, kind)
         for name, stored in self._types.items():
-            if stored not in _FLOAT_TYPES and name not in self._blocks:
+            if name not in self.shapes or name in self._factors or name in self._blocks:
+                continue
+            if stored not in _FLOAT_TYPES:
                 raise BadDataError(
                     f"{self._files[name].name}: tensor {name} has type {stored}; supported: "
                     f"{', '.join(_FLOAT_TYPES)}; convert it to one of these first",
                     f"{self._files[name].name}：张量 {name} 的类型为 {stored}；支持 "
                     f"{'、'.join(_FLOAT_TYPES)}；请先转换",
                 )
+
+    def _eight_bits(self) -> list[str]:
+        return [name for name, stored in self._types.items() if stored in fp8.TYPES]
+
+    def _factors_of(self, name: str) -> str:
+        """The tensor of an eight-bit weight's factors, of a shape that belongs to it."""
+        scale = fp8.scale_of(name, self._types)
+        shape = self.shapes[name]
+        if scale is None:
+            raise BadDataError(
+                f"{self._files[name].name}: {name} has type {self._types[name]} without "
+                f"{name}_scale beside it; download the checkpoint again",
+                f"{self._files[name].name}：{name} 的类型为 {self._types[name]}，但缺少 "
+                f"{name}_scale；请重新下载检查点",
+            )
+        if not fp8.fits(shape, self.shapes[scale]):
+            raise BadDataError(
+                f"{self._files[scale].name}: {scale} has shape {list(self.shapes[scale])}; for "
+                f"a weight of {list(shape)} one factor, one a row or one a block of 128 x 128 is "
+                "needed; download the checkpoint again",
+                f"{self._files[scale].name}：{scale} 的形状为 {list(self.shapes[scale])}；"
+                f"形状 {list(shape)} 的权重需要单个、每行一个或每 128 x 128 块一个系数；"
+                "请重新下载检查点",
+            )
+        return scale
 
     def _shape_of_blocks(self, folder: Path, name: str, kind: GGMLType) -> tuple[int, ...]:
         """(rows, bytes of a row) -> (rows, columns)."""
@@ -109,10 +143,14 @@ class SafetensorsFolder:
 
     def stored_dtype(self, name: str) -> torch.dtype | None:
         """Float type on disk, or None if quantised."""
-        return FLOATS.get(self.stored_type(name))
+        return None if name in self._factors else FLOATS.get(self.stored_type(name))
 
     def read(self, name: str, rows: Rows, dtype: torch.dtype) -> Tensor:
-        """Read (part of) a tensor, dequantised if it is blocks."""
+        """Read (part of) a tensor, dequantised if it is blocks or eight-bit floats."""
+        if scale := self._factors.get(name):
+            numbers = self._stored(name, rows, torch.float32)
+            factors = self._stored(scale, None, torch.float32)
+            return fp8.widened(numbers, factors, self.shapes[name], rows).to(dtype)
         if kind := self._blocks.get(name):
             blocks = self._stored(name, rows, torch.uint8)
             columns = self.shapes[name][1]
@@ -126,13 +164,18 @@ class SafetensorsFolder:
             return tensor.to(dtype, copy=True)  # type: ignore[no-any-return]
 
     def stored_type(self, name: str) -> GGMLType:
-        """Type on disk in ggml's terms."""
+        """Type on disk in ggml's terms, which have no eight-bit floats: those become bfloat16."""
+        if name in self._factors:
+            return GGMLType.BF16
         return self._blocks.get(name) or _FLOAT_TYPES[self._types[name]]
 
     def read_stored(self, name: str, entry: int | None) -> tuple[GGMLType, Tensor]:
         """The stored floats or blocks as bytes."""
         kind = self.stored_type(name)
-        tensor = self._stored(name, entry, FLOATS.get(kind, torch.uint8)).contiguous()
+        if name in self._factors:
+            tensor = self.read(name, entry, torch.bfloat16).contiguous()
+        else:
+            tensor = self._stored(name, entry, FLOATS.get(kind, torch.uint8)).contiguous()
         rows = len(tensor) if tensor.dim() > 1 else 1
         return kind, tensor.view(torch.uint8).view(rows, -1)
 
@@ -175,10 +218,17 @@ class Checkpoint:
     gguf: GGUFFile | None
     """The container, for its tokenizer and metadata, if the checkpoint is GGUF."""
 
+    experts: ExpertFile | None = None
+    """Where the routed experts lie, already packed, if not among ``tensors``."""
+
     def read(
         self, leaf: str, dtype: torch.dtype = torch.float32, rows: slice | None = None
     ) -> Tensor:
         """Read one leaf, or ``rows`` of one that is stored as it is."""
+        if self.experts is not None and (part := expert_leaf(leaf)):
+            layer = int(part.bank.split(".")[2])
+            tensor = read_expert_matrix(self.experts, layer, part.expert, part.projection)
+            return (tensor if rows is None else tensor[rows]).to(dtype)
         piece = self.pieces[leaf]
         if dtype == torch.float16 and self.stored_dtype(leaf) != torch.float16:
             return self._narrowed(leaf, self.read(leaf, rows=rows))
@@ -191,6 +241,8 @@ class Checkpoint:
 
     def stored_type(self, leaf: str) -> GGMLType:
         """Type of a leaf on disk in ggml's terms."""
+        if self.experts is not None and (part := expert_leaf(leaf)):
+            return self.experts.layout.types[PROJECTIONS.index(part.projection)]
         return self.tensors.stored_type(self.pieces[leaf].name)
 
     def read_stored(self, leaf: str) -> tuple[GGMLType, Tensor]:
@@ -198,6 +250,12 @@ class Checkpoint:
 
         Layouts move whole rows, so they apply to bytes as they do to numbers.
         """
+        if self.experts is not None and expert_leaf(leaf):
+            raise UsageError(
+                f"{self.path}: its experts are packed for running from disk and cannot be "
+                "converted again; convert the model it was made from",
+                f"{self.path}：其专家已为从磁盘运行而打包，不能再次转换；请转换原来的模型",
+            )
         piece = self.pieces[leaf]
         kind, blocks = self.tensors.read_stored(piece.name, piece.expert)
         if piece.layout is not None:
@@ -218,6 +276,8 @@ class Checkpoint:
 
     def stored_dtype(self, leaf: str) -> torch.dtype | None:
         """Float type of a leaf on disk, or None if it is quantised."""
+        if self.experts is not None and expert_leaf(leaf):
+            return FLOATS.get(self.stored_type(leaf))
         return self.tensors.stored_dtype(self.pieces[leaf].name)
 
 
@@ -241,11 +301,38 @@ def _open_folder(folder: Path) -> Checkpoint:
     raw = read_json(folder / "config.json")
     hf = read_hf_config(raw, str(folder / "config.json"))
     tensors = SafetensorsFolder(folder, read_block_types(raw, str(folder / "config.json")))
-    _require_plausible(str(folder / "config.json"), hf.config, tensors)
+    experts = _expert_file(folder, hf.config)
+    _require_plausible(str(folder / "config.json"), hf.config, tensors, experts)
     expected = leaves(hf.config)
+    if experts is not None:
+        expected = {leaf: shape for leaf, shape in expected.items() if not expert_leaf(leaf)}
     pieces = {leaf: hf_piece(leaf, hf.family, hf.config, tensors.shapes) for leaf in expected}
     checked = _checked(str(folder), hf.config, expected, pieces, tensors)
-    return Checkpoint(folder, hf.config, hf.family, tensors, checked, None)
+    return Checkpoint(folder, hf.config, hf.family, tensors, checked, None, experts)
+
+
+def _expert_file(folder: Path, config: ModelConfig) -> ExpertFile | None:
+    """The folder's file of experts, if it has one, of the shape that the configuration says."""
+    if not (folder / expert_file.INDEX).exists():
+        if (folder / expert_file.DATA).exists():
+            raise BadDataError(
+                f"{folder}: {expert_file.DATA} lies there without {expert_file.INDEX}; copy the "
+                "model again",
+                f"{folder}：有 {expert_file.DATA} 而缺少 {expert_file.INDEX}；请重新复制模型",
+            )
+        return None
+    experts = expert_file.read_expert_file(folder)
+    layout = experts.layout
+    found = (layout.layers, layout.experts, layout.hidden, layout.ffn)
+    wanted = (config.layers, config.experts, config.hidden, config.ffn)
+    if found != wanted:
+        raise BadDataError(
+            f"{folder / expert_file.INDEX}: layers, experts, hidden, ffn are {list(found)}, "
+            f"{list(wanted)} expected from config.json; the two do not belong together",
+            f"{folder / expert_file.INDEX}：layers、experts、hidden、ffn 为 {list(found)}，"
+            f"按 config.json 应为 {list(wanted)}；二者不匹配",
+        )
+    return experts
 
 
 def _open_gguf(path: Path) -> Checkpoint:
@@ -253,7 +340,7 @@ def _open_gguf(path: Path) -> Checkpoint:
     config = read_gguf_config(file)
     architecture = gguf_architecture(file)
     tensors = GGUFTensors(file)
-    _require_plausible(str(path), config, tensors)
+    _require_plausible(str(path), config, tensors, None)
     expected = leaves(config)
     pieces: dict[str, Piece | None] = {}
     for leaf in expected:
@@ -269,10 +356,12 @@ def _open_gguf(path: Path) -> Checkpoint:
     return Checkpoint(path, config, families[architecture], tensors, checked, file)
 
 
-def _require_plausible(where: str, config: ModelConfig, tensors: TensorFile) -> None:
+def _require_plausible(
+    where: str, config: ModelConfig, tensors: TensorFile, experts: ExpertFile | None
+) -> None:
     """Refuse a damaged count before its leaves are listed, which could take all memory."""
     stacked = sum(shape[0] if len(shape) == 3 else 1 for shape in tensors.shapes.values())
-    if config.layers * max(1, config.experts) > stacked:
+    if config.layers * max(1, 0 if experts else config.experts) > stacked:
         raise BadDataError(
             f"{where}: {config.layers} layers with {config.experts} experts need more than the "
             f"{stacked} tensors that are stored; download the checkpoint again or correct it",

@@ -19,7 +19,7 @@ from hunyuan.checkpoint.calibrate import importance
 from hunyuan.checkpoint.checkpoint import Checkpoint, open_checkpoint, read_json
 from hunyuan.checkpoint.gguf_config import architecture_for
 from hunyuan.checkpoint.hf_config import check_expressible
-from hunyuan.checkpoint.leaves import Shape, is_router, leaves
+from hunyuan.checkpoint.leaves import Shape, expert_leaf, is_router, leaves
 from hunyuan.checkpoint.load import tokenizer_of
 from hunyuan.checkpoint.quantize import Scheme, block_types, read_quantized
 from hunyuan.checkpoint.streamed import streamed_logits
@@ -31,8 +31,11 @@ from hunyuan.checkpoint.write import (
     write_json,
 )
 from hunyuan.errors import HunyuanError, UsageError
-from hunyuan.files import atomic_file, atomic_folder, require_free_space
+from hunyuan.files import atomic_file, atomic_folder, require_free_space, resumable_folder
+from hunyuan.formats.expert_file import PROJECTIONS, ExpertFileWriter
 from hunyuan.formats.gguf import GGMLType
+from hunyuan.formats.safetensors_writer import tensor_bytes
+from hunyuan.native.experts import expert_layout, extent_hash, pack_extent
 from hunyuan.tokenizer.gguf_export import gguf_metadata
 from hunyuan.tokenizer.save import save_tokenizer
 
@@ -93,6 +96,7 @@ def convert(
     dtype: torch.dtype | None = None,
     quantize: Scheme | None = None,
     calibration: Path | None = None,
+    experts_on_disk: bool = False,
     verify: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison | None:
@@ -100,9 +104,11 @@ def convert(
 
     ``dtype`` None keeps the stored float types and turns quantised tensors into bfloat16.
     ``quantize`` makes the matrices blocks, their errors weighted by what multiplies them
-    (`hunyuan.checkpoint.calibrate`), over the text ``calibration`` too. ``progress`` is called with
-    parameters written and in all. With ``verify`` the logits are compared and returned, and a
-    target that differs is not kept.
+    (`hunyuan.checkpoint.calibrate`), over the text ``calibration`` too. ``experts_on_disk`` packs
+    the routed experts, quantised, into a file that they can be run from
+    (`hunyuan.formats.expert_file`); killed half-way, the same conversion goes on where it was.
+    ``progress`` is called with parameters written and in all. With ``verify`` the logits are
+    compared and returned, and a target that differs is not kept.
 
     Raises `UsageError` (target exists, text unreadable), `DoesNotFitError` (disk), `BadDataError`
     (source damaged, or not expressible in the target's format).
@@ -110,6 +116,8 @@ def convert(
     require_new(target)
     checkpoint = open_checkpoint(source)
     gguf = target.suffix.lower() == ".gguf"
+    if experts_on_disk:
+        _require_experts(checkpoint, target, quantize)
     if gguf:
         architecture_for(checkpoint.config)
     else:
@@ -157,11 +165,60 @@ def convert(
             write_gguf_file(file, checkpoint.config, types, read, metadata)
             file.flush()
             return compare(Path(file.name))
-    with atomic_folder(target) as folder:
+    with resumable_folder(target) if experts_on_disk else atomic_folder(target) as folder:
+        if experts_on_disk:
+            source_text = f"{source.absolute()} {quantize} {calibration}"
+            earlier = _write_experts(checkpoint, folder, types, read, source_text)
+            done += earlier
+            types = {leaf: kind for leaf, kind in types.items() if not expert_leaf(leaf)}
         write_hf_folder(folder, checkpoint.config, checkpoint.family, types, read)
         write_tokenizer(checkpoint, folder)
         keep_token_ids(checkpoint, folder / "config.json")
         return compare(folder)
+
+
+def _require_experts(checkpoint: Checkpoint, target: Path, quantize: Scheme | None) -> None:
+    if not checkpoint.config.experts or target.suffix.lower() == ".gguf":
+        raise UsageError(
+            f"{checkpoint.path}: experts on disk need a mixture of experts and a folder to write; "
+            "leave --experts-on-disk away",
+            f"{checkpoint.path}：从磁盘运行专家需要混合专家模型，且目标须为目录；"
+            "请去掉 --experts-on-disk",
+        )
+    if quantize is None:
+        raise UsageError(
+            "--experts-on-disk: experts are stored quantised; add --quantize q4 or q8",
+            "--experts-on-disk：专家以量化形式存储；请加上 --quantize q4 或 q8",
+        )
+
+
+def _write_experts(
+    checkpoint: Checkpoint,
+    folder: Path,
+    types: Mapping[str, StoredType],
+    read: Callable[[str, StoredType], torch.Tensor],
+    source: str,
+) -> int:
+    """Write the file of experts; returns the parameters that an earlier run had written."""
+    config = checkpoint.config
+    kinds = [kind for kind in map(types.get, _expert_leaves(0, 0)) if isinstance(kind, GGMLType)]
+    layout = expert_layout(config, (kinds[0], kinds[1], kinds[2]))
+    extent = torch.empty(layout.length, dtype=torch.uint8)
+    with ExpertFileWriter(folder, layout, source) as writer:
+        before = len(writer.done)
+        for layer in range(config.layers):
+            for expert in range(config.experts):
+                if (layer, expert) in writer.done:
+                    continue
+                gate, up, down = (read(leaf, types[leaf]) for leaf in _expert_leaves(layer, expert))
+                pack_extent(layout, gate, up, down, extent)
+                writer.append(layer, expert, tensor_bytes(extent), extent_hash(extent))
+        writer.finish()
+    return before * 3 * config.hidden * config.ffn
+
+
+def _expert_leaves(layer: int, expert: int) -> list[str]:
+    return [f"model.layers.{layer}.mlp.experts.{expert}.{name}.weight" for name in PROJECTIONS]
 
 
 def compare_logits(source: Checkpoint, target: Checkpoint, lossless: bool) -> Comparison:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from hunyuan.checkpoint.fp8 import is_fp8
 from hunyuan.checkpoint.hf_keys import (
     FIXED,
     HARMLESS,
@@ -52,7 +53,7 @@ def read_hf_config(raw: Mapping[str, Any], where: str) -> HFConfig:
 
     Raises `BadDataError` for an unknown family, key or value, or a missing key.
     """
-    if _has_blocks(raw):
+    if _has_blocks(raw) or is_fp8(raw):
         raw = {key: value for key, value in raw.items() if key != "quantization_config"}
     family = _family(raw, where)
     _check_keys(raw, family, where)

@@ -14,9 +14,10 @@ from hunyuan.checkpoint.leaves import expert_leaf, is_router, leaves
 from hunyuan.errors import UsageError
 from hunyuan.formats.ggml import FLOATS
 from hunyuan.formats.gguf import GGMLType
-from hunyuan.memory import require_memory
+from hunyuan.memory import available_memory, require_memory
 from hunyuan.model.config import Routing
 from hunyuan.model.transformer import Transformer, build
+from hunyuan.native.experts import LEAST_SLOTS, ExpertCache
 from hunyuan.native.library import unavailable
 from hunyuan.native.matrix import Arena, pack, packable, packed_bytes
 from hunyuan.native.transformer import NativeTransformer, Weight
@@ -108,24 +109,41 @@ def packed_sizes(checkpoint: Checkpoint) -> dict[str, int]:
     return sizes
 
 
+def resident_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of what is always in memory: all weights but experts that lie on disk."""
+    sizes = packed_sizes(checkpoint)
+    on_disk = checkpoint.experts is not None
+    return sum(size for leaf, size in sizes.items() if not (on_disk and expert_leaf(leaf)))
+
+
 def _packed_type(checkpoint: Checkpoint, leaf: str) -> GGMLType:
     """As stored, but for the router, which is float32 in every model."""
     return GGMLType.F32 if is_router(leaf) else checkpoint.stored_type(leaf)
 
 
 def pack_checkpoint(
-    checkpoint: Checkpoint, *, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    *,
+    slots: int | None = None,
+    check_always: bool = False,
+    progress: Progress | None = None,
 ) -> NativeTransformer:
-    """Load an opened checkpoint for the kernels; see `load_packed`."""
+    """Load an opened checkpoint for the kernels; see `load_packed`.
+
+    ``slots`` experts of a model whose experts lie on disk are held in memory at once; by default
+    as many as fit. ``check_always`` hashes an expert every time it is read, not only the first.
+    """
     if reason := why_not_packed(checkpoint):
         raise UsageError(
             f"{checkpoint.path}: {reason}; choose dtype float32 or bfloat16",
             f"{checkpoint.path}：{reason}；请选择 dtype float32 或 bfloat16",
         )
     shapes = leaves(checkpoint.config)
-    total = checkpoint.config.total_parameters
+    if checkpoint.experts is not None:
+        shapes = {leaf: shape for leaf, shape in shapes.items() if not expert_leaf(leaf)}
+    total = sum(map(prod, shapes.values()))
     require_memory(
-        sum(packed_sizes(checkpoint).values()),
+        resident_bytes(checkpoint),
         (f"{checkpoint.path}", f"载入 {checkpoint.path} "),
         ("choose a smaller model", "请选择更小的模型"),
     )
@@ -143,7 +161,13 @@ def pack_checkpoint(
         if progress is not None:
             progress(done, total)
     # Serving is dropless, however the model was trained (specification, section 8.5).
-    return NativeTransformer(replace(checkpoint.config, routing=Routing()), weights)
+    cache = None
+    if checkpoint.experts is not None:
+        if slots is None:  # a fifth is left for steps and keys and values
+            slots = int(available_memory() * 0.8) // checkpoint.experts.layout.length
+        cache = ExpertCache(checkpoint.experts, max(slots, LEAST_SLOTS), check_always=check_always)
+    config = replace(checkpoint.config, routing=Routing())
+    return NativeTransformer(config, weights, experts=cache)
 
 
 def pack_transformer(model: Transformer) -> NativeTransformer:
@@ -180,7 +204,7 @@ def load_checkpoint(
     )
     model = build(config, dtype).to_empty(device="cpu")
     done = 0
-    for leaf in checkpoint.pieces:
+    for leaf in leaves(config):
         place = leaf_of(model, leaf)
         with torch.no_grad():
             place.copy_(checkpoint.read(leaf, place.dtype))

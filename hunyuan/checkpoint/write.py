@@ -61,7 +61,7 @@ def write_hf_folder(
 ) -> None:
     """Write config.json and safetensors, sharded with an index above ``shard_bytes``.
 
-    ``types`` says for every leaf how it is stored; blocks become U8, which other engines do not
+    ``types`` says for every leaf that is written how; blocks become U8, which other engines do not
     read. Raises `BadDataError` if ``family`` cannot express ``config``.
     """
     blocks = {leaf: kind for leaf, kind in types.items() if isinstance(kind, GGMLType)}
@@ -72,7 +72,11 @@ def write_hf_folder(
         named = {hf_name(leaf, family): kind for leaf, kind in blocks.items()}
         raw["quantization_config"] = write_block_types(named)
     write_json(folder / "config.json", raw)
-    stored = {leaf: stored_shape(shape, types[leaf]) for leaf, shape in leaves(config).items()}
+    stored = {
+        leaf: stored_shape(shape, types[leaf])
+        for leaf, shape in leaves(config).items()
+        if leaf in types
+    }
     sizes = {leaf: prod(shape) * dtype.itemsize for leaf, (shape, dtype) in stored.items()}
     shards = _shards(sizes, shard_bytes)
     names = [

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 from hunyuan import __version__
 from hunyuan.cli.columns import columns
+from hunyuan.cli.disk import report_disk
 from hunyuan.cli.options import engine_options, load_engine
 from hunyuan.errors import DoesNotFitError, UsageError, language
 from hunyuan.files import human_bytes
@@ -62,6 +64,8 @@ def bench(
     dtype: str,
     kv_dtype: str,
     context: int | None,
+    memory: str | None,
+    check_reads: bool,
 ) -> None:
     """Measure the speed and memory of MODEL (a folder, a .gguf file or a pulled model's name).
 
@@ -71,7 +75,12 @@ def bench(
     lengths = _numbers("prompt-tokens", prompt_tokens) if prompt_tokens is not None else None
     sizes = _numbers("batch", batch)
     begin = time.perf_counter()
-    engine = load_engine(model, dtype, kv_dtype, context, max_sequences=max(sizes))
+    engine = load_engine(
+        *(model, dtype, kv_dtype, context),
+        max_sequences=max(sizes),
+        memory=memory,
+        check_reads=check_reads,
+    )
     load_seconds = time.perf_counter() - begin
     lengths = _fitting(lengths, answer_tokens, engine.context)
     result = {
@@ -86,6 +95,7 @@ def bench(
         print(json.dumps(result, ensure_ascii=False))
     else:
         _print_table(result)
+        report_disk(engine)
 
 
 def _numbers(name: str, text: str) -> list[int]:
@@ -229,6 +239,28 @@ def _measured(
             "peak": peak_memory,
         },
         "limits": limits,
+        **_disk(engine),
+    }
+
+
+def _disk(engine: "Engine") -> dict[str, Any]:
+    """What experts on disk cost, beside what the disk can do; nothing for a model in memory."""
+    from hunyuan.native.experts import sequential_read
+    from hunyuan.native.transformer import NativeTransformer
+
+    if not isinstance(engine.model, NativeTransformer) or engine.model.experts is None:
+        return {}
+    stats = engine.model.experts.stats()
+    sequential = sequential_read(engine.model.experts.file.path)
+    return {
+        "disk": asdict(stats)
+        | {
+            "bytes_per_token": stats.bytes_per_token,
+            "hit_rate": stats.hit_rate,
+            "read_bytes_per_second": stats.read_speed,
+            "sequential_bytes_per_second": sequential,
+            "share_of_sequential": stats.read_speed / sequential,
+        }
     }
 
 
@@ -250,6 +282,8 @@ _LABELS = {
         "{cache_per_token} a token; peak of the process {peak}",
         "limits": "limits: memory {read:.1f} GB/s for answers; matrices {bf16:.0f} GFLOP/s in "
         "bfloat16, {f32:.0f} in float32 for prompts",
+        "disk": "disk: experts read at {read}/s, {share} of the {sequential}/s that it gives in "
+        "order",
     },
     "zh": {
         "head": ("", "词元/秒", "最低 .. 最高", "占上限"),
@@ -264,6 +298,7 @@ _LABELS = {
         "{cache_per_token}；进程内存峰值 {peak}",
         "limits": "上限：回答受内存带宽 {read:.1f} GB/s 所限；提示受矩阵乘法所限，bfloat16 为 "
         "{bf16:.0f} GFLOP/s，float32 为 {f32:.0f} GFLOP/s",
+        "disk": "磁盘：专家读取 {read}/秒，为顺序读取 {sequential}/秒 的 {share}",
     },
 }
 
@@ -300,3 +335,11 @@ def _print_table(result: dict[str, Any]) -> None:
             f32=limits["float32_flops"] / 1e9,
         )
     )
+    if disk := result.get("disk"):
+        print(
+            labels["disk"].format(
+                read=human_bytes(disk["read_bytes_per_second"]),
+                sequential=human_bytes(disk["sequential_bytes_per_second"]),
+                share=f"{disk['share_of_sequential']:.0%}",
+            )
+        )

@@ -27,6 +27,12 @@ from hunyuan.errors import UsageError, language
     help="With --quantize: a text file; what the model makes of it (and of random tokens) "
     "decides which errors matter.",
 )
+@click.option(
+    "--experts-on-disk",
+    is_flag=True,
+    help="With --quantize: pack the routed experts into a file that they can be run from, for a "
+    "model larger than the memory. Killed half-way, the same command goes on.",
+)
 @click.option("--verify", is_flag=True, help="Compare the logits of both at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def convert(
@@ -35,6 +41,7 @@ def convert(
     dtype: str,
     quantize: str | None,
     calibration: Path | None,
+    experts_on_disk: bool,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -66,6 +73,7 @@ def convert(
         dtype=None if dtype == "keep" else parse_dtype(dtype),
         quantize=None if quantize is None else parse_scheme(quantize),
         calibration=calibration,
+        experts_on_disk=experts_on_disk,
         verify=verify,
         progress=line.update,
     )

@@ -27,8 +27,20 @@ def written_dtype(command: Command) -> Command:
 
 
 def engine_options(command: Command) -> Command:
-    """``--dtype``, ``--kv-dtype`` and ``--context``."""
+    """``--dtype``, ``--kv-dtype``, ``--context``, ``--memory`` and ``--check-reads``."""
     for option in (
+        click.option(
+            "--check-reads",
+            is_flag=True,
+            help="With experts on disk: check the hash of every read, not only of the first of "
+            "each expert.",
+        ),
+        click.option(
+            "--memory",
+            metavar="SIZE",
+            help="Memory of the whole program at most, such as 20G. What weights and cache leave "
+            "of it holds experts, if the model's lie on disk. Default: what is free.",
+        ),
         click.option(
             "--context",
             type=click.IntRange(1),
@@ -77,9 +89,13 @@ def load_engine(
     context: int | None,
     max_sequences: int,
     *,
+    memory: str | None = None,
+    check_reads: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> "Engine":
     """Load a model and put an engine on it; progress is shown unless it is asked for."""
+    import torch
+
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
     from hunyuan.checkpoint.load import (
@@ -90,7 +106,10 @@ def load_engine(
         tokenizer_of,
         why_not_packed,
     )
+    from hunyuan.engine.budget import plan_memory
+    from hunyuan.engine.cache import KV_DTYPES
     from hunyuan.engine.engine import Engine
+    from hunyuan.memory import parse_memory
     from hunyuan.model.transformer import Transformer
     from hunyuan.native.library import isa
     from hunyuan.native.transformer import NativeTransformer
@@ -108,8 +127,31 @@ def load_engine(
     reason = why_not_packed(checkpoint) if dtype == "auto" else None
     if reason:
         _note(f"{reason}; torch computes instead", f"{reason}；改由 torch 计算")
-    if dtype == "stored" or (dtype == "auto" and reason is None):
-        live = pack_checkpoint(checkpoint, progress=on_progress or line.update)
+    packed = dtype == "stored" or (dtype == "auto" and reason is None)
+    limit = None if memory is None else parse_memory(memory)
+    if limit is not None and not packed:
+        raise UsageError(
+            f"--memory {memory}: only a model that the compiled kernels run can be limited; leave "
+            "--dtype away",
+            f"--memory {memory}：只有由已编译内核运行的模型才能限制内存；请去掉 --dtype",
+        )
+    cache_tokens = slots = None
+    if packed and (limit is not None or checkpoint.experts is not None):
+        plan = plan_memory(
+            checkpoint,
+            limit,
+            context=context,
+            max_sequences=max_sequences,
+            kv_dtype=KV_DTYPES.get(kv_dtype, torch.bfloat16),
+        )
+        context, cache_tokens, slots = plan.context, plan.cache_tokens, plan.slots
+    if packed:
+        live = pack_checkpoint(
+            checkpoint,
+            slots=slots,
+            check_always=check_reads,
+            progress=on_progress or line.update,
+        )
         if isa() == "generic":
             _note(
                 "no AVX2 or AVX-512: the portable kernels run, several times slower",
@@ -118,7 +160,14 @@ def load_engine(
     else:
         live = load_checkpoint(checkpoint, parse_dtype(dtype), progress=on_progress or line.update)
     line.close()
-    return Engine(live, tokenizer, context=context, max_sequences=max_sequences, kv_dtype=kv_dtype)
+    return Engine(
+        live,
+        tokenizer,
+        context=context,
+        max_sequences=max_sequences,
+        kv_dtype=kv_dtype,
+        cache_tokens=cache_tokens,
+    )
 
 
 def _note(en: str, zh: str) -> None:

@@ -30,10 +30,11 @@ from hunyuan.engine.request import (
 from hunyuan.engine.sampling import choose_token, require_finite, token_logprob
 from hunyuan.engine.scheduler import Scheduler, Segment
 from hunyuan.engine.text import TextStream
-from hunyuan.errors import DoesNotFitError, UsageError
+from hunyuan.errors import DoesNotFitError, HunyuanError, UsageError
 from hunyuan.memory import available_memory, require_memory
 from hunyuan.model.routing import Routes
 from hunyuan.model.transformer import Transformer
+from hunyuan.native.expert_stats import ExpertStats
 from hunyuan.native.library import BLOCK_TOKENS
 from hunyuan.native.transformer import NativeTransformer
 from hunyuan.tokenizer.tokenizer import Tokenizer
@@ -148,7 +149,7 @@ class Engine:
         self._texts: dict[Request, TextStream] = {}
         self._generators: dict[Request, torch.Generator] = {}
         self._constraints: dict[Request, Constraint] = {}
-        self._grammars = GrammarCompiler(tokenizer, config.vocab)
+        self.grammars = GrammarCompiler(tokenizer, config.vocab)
         self._counts = _Counts(config.layers, config.experts)
         never = torch.zeros(config.vocab)
         never[list(tokenizer.undefined_ids(config.vocab))] = -torch.inf
@@ -194,7 +195,11 @@ class Engine:
             return self.tokenizer.encode_prompt(prompt)
         if isinstance(prompt, Conversation):
             return self.tokenizer.chat_prompt(
-                prompt.messages, tools=prompt.tools, variables=prompt.variables
+                prompt.messages,
+                add_generation_prompt=prompt.add_generation_prompt,
+                continue_final_message=prompt.continue_final_message,
+                tools=prompt.tools,
+                variables=prompt.variables,
             )
         if _is_messages(prompt):
             return self.tokenizer.chat_prompt(prompt)
@@ -215,10 +220,10 @@ class Engine:
         with self._lock:
             if params.grammar is not None:
                 own = () if params.ignore_eos else self.tokenizer.stop_ids
-                self._constraints[request] = self._grammars.start(
+                self._constraints[request] = self.grammars.start(
                     params.grammar, ids, {*own, *params.stop_token_ids}
                 )
-            self._queue(request, after_text=isinstance(prompt, str) or _is_ids(prompt))
+            self._queue(request, after_text=_ends_in_text(prompt))
         return request
 
     def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
@@ -407,10 +412,12 @@ class Engine:
         """What was done and what is held; from any thread, without waiting for a step."""
         counts = self._counts
         experts: tuple[tuple[int, ...], ...] | None = None
+        disk: ExpertStats | None = None
         if self.model.config.experts:
             counted = counts.experts
             if isinstance(self.model, NativeTransformer):
                 counted = self.model.expert_tokens()
+                disk = self.model.experts.stats() if self.model.experts is not None else None
             experts = tuple(tuple(row) for row in counted.tolist())
         return EngineStats(
             running=self.running,
@@ -422,6 +429,7 @@ class Engine:
             generated_tokens=counts.generated,
             finished=dict(counts.finished),
             expert_tokens=experts,
+            disk=disk,
         )
 
     # ------------------------------------------------------------ the step
@@ -467,7 +475,14 @@ class Engine:
             publish(request, Chunk("", None, finish_reason="cancelled"))
         segments = self._scheduler.plan()
         if segments:
-            logits = self._run(segments)
+            try:
+                logits = self._run(segments)
+            except HunyuanError as error:  # an expert could not be read: these end, others go on
+                for segment in segments:
+                    segment.request.error = error
+                    self._end(segment.request, "cancelled")
+                    publish(segment.request, Chunk("", None, finish_reason="cancelled"))
+                return events
             for segment, rows in zip(segments, logits, strict=True):
                 request, computed = segment.request, segment.start + segment.count
                 self._scheduler.ran(request, computed)
@@ -668,6 +683,13 @@ def _token_ids(prompt: object) -> list[int]:
 
 def _is_ids(prompt: Prompt) -> bool:
     return not isinstance(prompt, str | Conversation) and not _is_messages(prompt)
+
+
+def _ends_in_text(prompt: Prompt) -> bool:
+    """Whether an answer goes on with a text, rather than being one of its own."""
+    if isinstance(prompt, Conversation):
+        return prompt.continue_final_message
+    return isinstance(prompt, str) or _is_ids(prompt)
 
 
 def _with(params: SamplingParams | None, overrides: Mapping[str, Any]) -> SamplingParams:

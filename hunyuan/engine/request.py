@@ -5,9 +5,12 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hunyuan.errors import UsageError
+
+if TYPE_CHECKING:
+    from hunyuan.native.expert_stats import ExpertStats
 
 FinishReason = Literal["stop", "length", "cancelled"]
 GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "lark"]
@@ -49,6 +52,12 @@ class Conversation:
     tools: Sequence[Mapping[str, Any]] | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     """Switches of the template, such as ``enable_thinking``."""
+
+    add_generation_prompt: bool = True
+    """Whether the prompt ends where the assistant's answer begins."""
+
+    continue_final_message: bool = False
+    """Whether it ends within the last message instead, whose text the answer goes on with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +222,9 @@ class EngineStats:
 
     expert_tokens: tuple[tuple[int, ...], ...] | None = None
     """(L, E): tokens that each routed expert computed; None for a dense model."""
+
+    disk: "ExpertStats | None" = None
+    """What experts on disk cost; None if all are in memory."""
 
 
 @dataclass(frozen=True)

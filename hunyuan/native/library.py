@@ -6,7 +6,17 @@ runs on torch, and `unavailable` says why. Struct layouts mirror ``src/hunyuan_n
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint64,
+    c_void_p,
+)
 from enum import IntEnum
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -14,7 +24,7 @@ from pathlib import Path
 
 from hunyuan.errors import UsageError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 """Must equal HY_ABI_VERSION of the header."""
 
 BLOCK_TOKENS = 32
@@ -58,6 +68,22 @@ class Role(IntEnum):
     EXPERT_DOWN = 20
 
 
+class StepFailure(IntEnum):
+    """What ``hy_decoder_run`` returns if it fails."""
+
+    MEMORY = -1
+    EXPERT = -2
+
+
+class ExpertFailureKind(IntEnum):
+    """``enum hy_expert_failure_kind``."""
+
+    WHOLE = 0
+    UNREADABLE = 1
+    TRUNCATED = 2
+    ALTERED = 3
+
+
 class Shape(ctypes.Structure):
     """``hy_shape``."""
 
@@ -96,6 +122,44 @@ class Step(ctypes.Structure):
         ("table_width", c_int32),
         ("wanted", c_void_p),
         ("rows", c_int32),
+    )
+
+
+class ExpertFileDescription(ctypes.Structure):
+    """``hy_expert_file``."""
+
+    _fields_ = (
+        ("path", c_char_p),
+        ("layers", c_int32),
+        ("experts", c_int32),
+        ("types", c_int32 * 3),
+        ("starts", c_int64 * 3),
+        ("length", c_int64),
+        ("offsets", POINTER(c_int64)),
+        ("hashes", POINTER(c_uint64)),
+    )
+
+
+class ExpertStatistics(ctypes.Structure):
+    """``hy_expert_stats``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("slots", "resident", "extent_bytes", "direct")),
+        *((name, c_int64) for name in ("steps", "tokens", "demanded", "hits")),
+        *((name, c_int64) for name in ("ahead", "ahead_used", "expected", "came_true")),
+        ("bytes_read", c_int64),
+        ("busy_seconds", c_double),
+        ("waited_seconds", c_double),
+    )
+
+
+class ExpertFailure(ctypes.Structure):
+    """``hy_expert_failure``."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("kind", "layer", "expert", "error")),
+        ("wanted", c_uint64),
+        ("found", c_uint64),
     )
 
 
@@ -146,6 +210,14 @@ _SIGNATURES = {
         (c_void_p, POINTER(Step), POINTER(Cache), c_void_p, c_void_p, c_void_p),
     ),
     "hy_decoder_expert_tokens": (None, (c_void_p, c_void_p)),
+    "hy_decoder_set_experts": (None, (c_void_p, c_void_p)),
+    "hy_packing_version": (c_int32, ()),
+    "hy_extent_hash": (c_uint64, (c_void_p, c_int64)),
+    "hy_experts_new": (c_void_p, (POINTER(ExpertFileDescription), c_int64, c_int32, c_int32)),
+    "hy_experts_free": (None, (c_void_p,)),
+    "hy_experts_stats": (None, (c_void_p, POINTER(ExpertStatistics))),
+    "hy_experts_failure": (None, (c_void_p, POINTER(ExpertFailure))),
+    "hy_sequential_read": (c_double, (c_char_p, c_int64, c_int32, POINTER(c_int32))),
     "hy_train_softmax": (None, (POINTER(Workers), POINTER(Scores), c_void_p, c_void_p)),
     "hy_train_softmax_backward": (
         None,

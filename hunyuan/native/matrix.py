@@ -59,6 +59,10 @@ class PackedMatrix:
         library().hy_unpack_row(self.type, self.columns, data, index, out.data_ptr())
         return out
 
+    def unpacked(self) -> Tensor:
+        """The whole matrix (rows, columns) float32."""
+        return torch.stack([self.row(i) for i in range(self.rows)])
+
     def matmul(self, x: Tensor, threads: int = 1) -> Tensor:
         """(T, columns) float32 -> (T, rows) float32, as the decoder computes it.
 
@@ -91,12 +95,21 @@ def packable(type: GGMLType, columns: int) -> bool:
 def pack(type: GGMLType, blocks: Tensor, arena: Arena) -> PackedMatrix:
     """Repack rows as a file stores them: (rows, bytes per row) uint8, contiguous."""
     per_block, size = BLOCK[type]
+    rows, columns = len(blocks), blocks.shape[1] // size * per_block
+    data = arena.take(packed_bytes(type, rows, columns))
+    pack_into(type, blocks, data)
+    return PackedMatrix(type, rows, columns, data)
+
+
+def pack_into(type: GGMLType, blocks: Tensor, data: Tensor) -> None:
+    """The same into memory of just the size, (bytes,) uint8."""
+    per_block, size = BLOCK[type]
     assert blocks.dtype == torch.uint8
     assert blocks.is_contiguous()
     rows, columns = len(blocks), blocks.shape[1] // size * per_block
     kernels = library()
-    data = arena.take(packed_bytes(type, rows, columns))
     assert len(data), f"{type.name} rows of {columns} cannot be packed"
+    assert len(data) == packed_bytes(type, rows, columns)
 
     def part(start: int) -> None:
         count = min(_PACK_ROWS, rows - start)
@@ -110,4 +123,3 @@ def pack(type: GGMLType, blocks: Tensor, arena: Arena) -> PackedMatrix:
     else:  # the calls release the interpreter
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(part, starts))
-    return PackedMatrix(type, rows, columns, data)

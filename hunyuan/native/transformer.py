@@ -17,7 +17,8 @@ from hunyuan.errors import HunyuanError
 from hunyuan.formats.gguf import GGMLType
 from hunyuan.model.config import ModelConfig
 from hunyuan.model.rope import inverse_frequencies
-from hunyuan.native.library import Cache, KVType, Role, Shape, Step, isa, library
+from hunyuan.native.experts import ExpertCache
+from hunyuan.native.library import Cache, KVType, Role, Shape, Step, StepFailure, isa, library
 from hunyuan.native.matrix import PackedMatrix
 
 Weight = PackedMatrix | Tensor
@@ -51,10 +52,18 @@ class PagedStep(Protocol):
 
 
 class NativeTransformer:
-    """Runs steps of one model; ``weights`` are leaves as checkpoints name them."""
+    """Runs steps of one model; ``weights`` are leaves as checkpoints name them.
+
+    ``experts`` holds the routed experts where they lie on disk; a cache serves one model.
+    """
 
     def __init__(
-        self, config: ModelConfig, weights: Mapping[str, Weight], *, threads: int | None = None
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, Weight],
+        *,
+        experts: ExpertCache | None = None,
+        threads: int | None = None,
     ) -> None:
         self.config = config
         self.threads = threads or torch.get_num_threads()
@@ -83,7 +92,10 @@ class NativeTransformer:
         if not self._decoder:
             raise MemoryError("no memory for the decoder")
         self._held: list[Weight] = []
-        for role, layer, expert, weight in _placed(config, weights):
+        self.experts = experts
+        if experts is not None:
+            self._kernels.hy_decoder_set_experts(self._decoder, experts.handle)
+        for role, layer, expert, weight in _placed(config, weights, routed=experts is None):
             self._set(role, layer, expert, weight)
 
     def _set(self, role: Role, layer: int, expert: int, weight: Weight) -> None:
@@ -103,7 +115,7 @@ class NativeTransformer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights."""
+        """Bytes of all weights in memory, without experts on disk."""
         parts = [w.data if isinstance(w, PackedMatrix) else w for w in self._held]
         return sum({p.data_ptr(): p.nbytes for p in parts}.values())
 
@@ -175,8 +187,29 @@ class NativeTransformer:
             *(self._decoder, ctypes.byref(step), ctypes.byref(storage)),
             *(_pointer(bias), _pointer(logits), _pointer(hidden)),
         )
+        if failed and self.experts is not None and failed == StepFailure.EXPERT:
+            raise self.experts.error()
         if failed:
             raise MemoryError(f"no memory for a step of {len(ids)} tokens")
+
+
+def working_bytes(config: ModelConfig, tokens: int, threads: int) -> int:
+    """Bytes that a decoder needs beside weights and cache for steps of ``tokens`` tokens.
+
+    The sum of what ``src/decoder.cpp`` reserves, with a tenth for what is left out. Calculated.
+    """
+    d, ffn, shared = config.hidden, config.ffn if config.experts else 0, _shared_ffn(config)
+    heads, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    routed = tokens * config.top_k if config.experts else 0
+    places = routed + 15 * config.experts
+    # Inputs of products: 1,600 bytes for 16 tokens of 32 columns, and floats for a router.
+    quantised, floats = 1600 / 512, 4
+    total = tokens * (d * (2 * 4 + quantised + floats) + heads * (2 * 4 + 4 + quantised + 4))
+    total += tokens * (2 * kv * 4 + config.head_dim * 4)
+    total += tokens * (shared * quantised + d * 4)
+    total += places * (d * (quantised + 4) + ffn * quantised)
+    total += threads * max(d, heads, ffn, shared) / 32 * 3000
+    return int(total * 1.1)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
@@ -211,9 +244,9 @@ _ROUTED = {
 
 
 def _placed(
-    config: ModelConfig, weights: Mapping[str, Weight]
+    config: ModelConfig, weights: Mapping[str, Weight], *, routed: bool
 ) -> Iterator[tuple[Role, int, int, Weight]]:
-    """Every weight with its role, layer and expert."""
+    """Every weight with its role, layer and expert; ``routed`` experts are among them."""
     embedding = weights["model.embed_tokens.weight"]
     yield Role.EMBEDDING, 0, 0, embedding
     yield Role.HEAD, 0, 0, embedding if config.tied else weights["lm_head.weight"]
@@ -238,7 +271,7 @@ def _placed(
                 yield role, layer, 0, weights[f"{mlp}{part}.weight"]
         if config.experts:
             yield Role.ROUTER, layer, 0, weights[name + "mlp.gate.wg.weight"]
-        for expert in range(config.experts):
+        for expert in range(config.experts if routed else 0):
             for part, role in _ROUTED.items():
                 leaf = f"{name}mlp.experts.{expert}.{part}.weight"
                 yield role, layer, expert, weights[leaf]

@@ -14,6 +14,8 @@
 //   down      blocks of rows  down of every expert
 //
 // A dense MLP is a shared expert without routed ones. Only weights of chosen experts are read.
+// Where experts lie on disk (experts.h), inner and down come in rounds: of the experts that are
+// there, while others arrive. A token's result depends neither on rounds nor on their order.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -21,6 +23,7 @@
 #include <limits>
 #include <vector>
 
+#include "experts.h"
 #include "matrix.h"
 #include "team.h"
 
@@ -61,6 +64,33 @@ struct Job {
   int64_t down_blocks() const { return count > kTile ? kWide : 1; }  // per part of the product
 };
 
+// Where threads sleep until another has chosen what comes next: it may take as long as the disk.
+class Gate {
+ public:
+  void open() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      opened_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+  }
+  // Until it was opened more than `times` times.
+  void wait(int64_t times) {
+    for (int spins = 0; spins < 4000; spins++) {
+      if (opened_.load(std::memory_order_acquire) > times) return;
+      relax();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait(lock, [&] { return opened_.load(std::memory_order_acquire) > times; });
+  }
+  int64_t times() const { return opened_.load(std::memory_order_acquire); }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<int64_t> opened_{0};
+};
+
 // (maximum, total, out) of more keys into those of earlier ones.
 void merge(float &maximum, float &total, float *out, float more_maximum, float more_total,
            const float *more_out, int64_t n) {
@@ -92,6 +122,7 @@ struct hy_decoder {
   const float *final_norm = nullptr;
   std::vector<Layer> layers;
   std::vector<int64_t> expert_tokens;  // (layers, experts): tokens each has computed
+  ExpertCache *disk = nullptr;         // where routed experts lie if not in memory
 
   // Scratch, grown to the largest step so far.
   std::vector<float> x, qkv, cosine, sine, part_maximum, part_total, part_out, out_shared,
@@ -106,6 +137,16 @@ struct hy_decoder {
   std::vector<std::vector<float>> per_thread;
   std::vector<std::vector<WideGroup>> per_thread_wide;
   std::vector<std::vector<int32_t>> per_thread_limits;
+
+  // Of experts on disk.
+  Gate gate;
+  bool lost = false;                      // an expert could not be read
+  std::vector<Job> waiting;               // jobs of no round yet
+  std::vector<int32_t> wanted_experts;
+  std::vector<ExpertCache::Taken> taken;
+  std::vector<int32_t> foreseen;          // (kForesight, experts): tokens that would choose it
+  std::vector<Inputs> per_thread_ahead;   // a tile of the next layers' inputs
+  std::vector<std::vector<float>> per_thread_normed;
 
   hy_decoder(const hy_shape &s, int threads)
       : shape(s),
@@ -122,7 +163,8 @@ struct hy_decoder {
   }
 
   void plan(const hy_step &step);
-  void run(const hy_step &step, const hy_cache &cache, const float *logit_bias, float *logits,
+  // False if an expert could not be read.
+  bool run(const hy_step &step, const hy_cache &cache, const float *logit_bias, float *logits,
            float *hidden_out);
 
  private:
@@ -171,7 +213,11 @@ struct hy_decoder {
               int thread);
   void route(const Layer &layer, int64_t tile, int64_t tokens);
   void list_jobs(const Layer &layer, int tokens);
-  void run_experts(int thread);
+  void foresee(int layer, int distance, int64_t tile, int64_t tokens, int thread);
+  void demand(int layer);
+  void next_round(int layer);
+  void run_experts(int layer, int thread);
+  void run_jobs(int thread);
   void run_inner(const Job &job, int64_t item, int thread);
   void run_down(const Job &job, int64_t item, int thread);
 
@@ -288,6 +334,19 @@ void hy_decoder::plan(const hy_step &step) {
     for (auto &wide : per_thread_wide) reserve(wide, widest / kGroup);
   }
   jobs.reserve(shape.experts + 1);
+  if (disk) {
+    waiting.reserve(shape.experts + 1);
+    wanted_experts.reserve(shape.experts);
+    taken.reserve(shape.experts);
+    foreseen.assign(static_cast<size_t>(kForesight) * shape.experts, 0);
+    per_thread_ahead.resize(team.size());
+    per_thread_normed.resize(team.size());
+    for (auto &normed_ahead : per_thread_normed) reserve(normed_ahead, d);
+    for (Inputs &ahead : per_thread_ahead) {
+      ahead.serve(layers[0].router);
+      ahead.resize(1);
+    }
+  }
 }
 
 // Rotate and normalise one token's queries and keys; write its K and V into the cache.
@@ -443,7 +502,97 @@ void hy_decoder::list_jobs(const Layer &layer, int tokens) {
   }
 }
 
-void hy_decoder::run_experts(int thread) {
+// Which experts the router of `layer` would choose for a tile if the residual stream reached it as
+// it is now. Only what is read early depends on it.
+void hy_decoder::foresee(int layer, int distance, int64_t tile, int64_t tokens, int thread) {
+  const Layer &next = layers[layer];
+  const int64_t d = shape.hidden;
+  const int n = static_cast<int>(std::min<int64_t>(kTile, tokens - tile * kTile));
+  Inputs &in = per_thread_ahead[thread];
+  float *row = per_thread_normed[thread].data();
+  for (int t = 0; t < n; t++) {
+    kernels->rms_norm(&x[(tile * kTile + t) * d], next.post_norm, shape.norm_eps, d, row);
+    in.put_row(kernels, t, row);
+  }
+  alignas(64) float values[kTile * kRows];
+  float best[kTile][kRows];
+  int32_t chosen[kTile][kRows];
+  const int k = std::min(shape.top_k, kRows);
+  for (auto &one : best) std::fill(one, one + k, -std::numeric_limits<float>::infinity());
+  for (auto &one : chosen) std::fill(one, one + k, 0);
+  for (int64_t b = 0; b < next.router.blocks(); b++) {
+    kernels->product[next.router.index](next.router.data + b * next.router.stride, in.tile(0), n,
+                                        values);
+    for (int t = 0; t < n; t++)
+      for (int e = 0; e < next.router.rows_at(b); e++) {
+        float value = values[t * kRows + e];
+        int32_t expert = static_cast<int32_t>(b * kRows + e);
+        for (int i = 0; i < k; i++)  // insert into the best so far
+          if (value > best[t][i]) {
+            std::swap(value, best[t][i]);
+            std::swap(expert, chosen[t][i]);
+          }
+      }
+  }
+  int32_t *counts = &foreseen[static_cast<size_t>(distance - 1) * shape.experts];
+  for (int t = 0; t < n; t++)
+    for (int i = 0; i < k; i++) __atomic_fetch_add(&counts[chosen[t][i]], 1, __ATOMIC_RELAXED);
+}
+
+// Ask for the experts of the jobs, and for those of the next layers as far as they are foreseen.
+void hy_decoder::demand(int layer) {
+  waiting.assign(jobs.begin(), jobs.end());
+  wanted_experts.clear();
+  for (const Job &job : jobs)
+    if (!job.shared)
+      wanted_experts.push_back(static_cast<int32_t>(job.expert - layers[layer].routed.data()));
+  disk->demand(layer, wanted_experts);
+  for (int distance = 1; distance <= kForesight && layer + distance < shape.layers; distance++) {
+    int32_t *counts = &foreseen[static_cast<size_t>(distance - 1) * shape.experts];
+    wanted_experts.clear();
+    for (int e = 0; e < shape.experts; e++)
+      if (counts[e]) wanted_experts.push_back(e);
+    std::stable_sort(wanted_experts.begin(), wanted_experts.end(),
+                     [&](int32_t a, int32_t b) { return counts[a] > counts[b]; });
+    disk->expect(layer + distance, distance, wanted_experts);
+    std::fill(counts, counts + shape.experts, 0);
+  }
+}
+
+// Let go of the experts of the last round, and make jobs of those that are there now; none when
+// all are done or one is lost.
+void hy_decoder::next_round(int layer) {
+  std::vector<Expert> &routed = layers[layer].routed;
+  for (const Job &job : jobs)
+    if (!job.shared) disk->release(static_cast<int>(job.expert - routed.data()));
+  jobs.clear();
+  if (waiting.empty()) return;
+  if (waiting.front().shared) {
+    jobs.push_back(waiting.front());
+    waiting.erase(waiting.begin());
+  }
+  taken.clear();
+  if (!disk->take(taken, jobs.empty())) {
+    lost = true;
+    jobs.clear();
+    return;
+  }
+  const hy_expert_file &file = disk->file();
+  for (const ExpertCache::Taken &one : taken) {
+    Expert &expert = routed[one.expert];
+    expert.gate.data = one.extent + file.starts[0];
+    expert.up.data = one.extent + file.starts[1];
+    expert.down.data = one.extent + file.starts[2];
+    const auto job = std::find_if(waiting.begin(), waiting.end(), [&](const Job &w) {
+      return w.expert == &expert;
+    });
+    jobs.push_back(*job);
+    waiting.erase(job);
+  }
+}
+
+void hy_decoder::run_experts(int layer, int thread) {
+  int64_t rounds = gate.times();  // nobody opens it before all are past the barrier below
   if (shape.experts) {
     team.share(jobs.size(), [&](int64_t j) {
       const Job &job = jobs[j];
@@ -452,6 +601,24 @@ void hy_decoder::run_experts(int thread) {
         gathered.copy(i, hidden, token_at[i]);
     });
   }
+  if (!disk) return run_jobs(thread);
+  if (thread == 0) {
+    demand(layer);
+    jobs.clear();
+  }
+  for (;; rounds++) {
+    if (thread == 0) {
+      next_round(layer);
+      gate.open();
+    } else {
+      gate.wait(rounds);
+    }
+    if (jobs.empty()) return;
+    run_jobs(thread);
+  }
+}
+
+void hy_decoder::run_jobs(int thread) {
   // Gate and up of 32 inner columns at a time: a whole group of the down product's input.
   share_jobs(
       [](const Job &job) { return (job.expert->gate.rows + kGroup - 1) / kGroup; },
@@ -534,12 +701,14 @@ void hy_decoder::add_outputs(const Layer &layer, int token) {
   }
 }
 
-void hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *logit_bias,
+bool hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *logit_bias,
                      float *logits, float *hidden_out) {
   const int tokens = step.tokens;
   const int64_t d = shape.hidden, c = shape.head_dim, half = c / 2;
   const int64_t heads = shape.heads, kv_heads = shape.kv_heads;
   const int64_t width = (heads + 2 * kv_heads) * c;
+  lost = false;
+  if (disk) disk->begin_step(tokens);
 
   team.run([&](int thread) {
     team.share(tokens, [&](int64_t t) {
@@ -608,10 +777,13 @@ void hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *lo
           hidden.put_row(kernels, t, &normed[t * d]);
         }
         if (shape.experts) route(layer, tile, tokens);
+        for (int ahead = 1; disk && ahead <= kForesight && l + ahead < shape.layers; ahead++)
+          foresee(l + ahead, ahead, tile, tokens, thread);
       });
       if (thread == 0) list_jobs(layer, tokens);
       team.barrier();
-      run_experts(thread);
+      run_experts(l, thread);
+      if (lost) return;
     }
     team.share(tokens, [&](int64_t t) {
       add_outputs(layers[shape.layers - 1], static_cast<int>(t));
@@ -633,6 +805,7 @@ void hy_decoder::run(const hy_step &step, const hy_cache &cache, const float *lo
                }
              });
   });
+  return !lost;
 }
 
 hy_decoder *hy_decoder_new(const hy_shape *shape, int32_t threads) {
@@ -677,6 +850,19 @@ void hy_decoder_set(hy_decoder *decoder, int32_t role, int32_t layer, int32_t ex
   }
 }
 
+void hy_decoder_set_experts(hy_decoder *decoder, hy_experts *experts) {
+  const hy_expert_file &file = experts->cache.file();
+  const int64_t hidden = decoder->shape.hidden, ffn = decoder->shape.ffn;
+  const auto matrix = [&](int projection, int64_t rows, int64_t columns) -> Matrix {
+    const int index = format_index(file.types[projection]);
+    return {index, rows, columns, nullptr, block_bytes(kFormats[index], columns)};
+  };
+  decoder->disk = &experts->cache;
+  for (Layer &layer : decoder->layers)
+    for (Expert &expert : layer.routed)
+      expert = {matrix(0, ffn, hidden), matrix(1, ffn, hidden), matrix(2, hidden, ffn)};
+}
+
 void hy_decoder_expert_tokens(const hy_decoder *decoder, int64_t *out) {
   const std::vector<int64_t> &counted = decoder->expert_tokens;
   for (size_t i = 0; i < counted.size(); i++) out[i] = __atomic_load_n(&counted[i], __ATOMIC_RELAXED);
@@ -686,8 +872,7 @@ int32_t hy_decoder_run(hy_decoder *decoder, const hy_step *step, const hy_cache 
                        const float *logit_bias, float *logits, float *hidden) {
   try {
     decoder->plan(*step);
-    decoder->run(*step, *cache, logit_bias, logits, hidden);
-    return 0;
+    return decoder->run(*step, *cache, logit_bias, logits, hidden) ? 0 : -2;
   } catch (const std::exception &) {
     return -1;
   }

@@ -14,7 +14,11 @@ extern "C" {
 #define HY_API __attribute__((visibility("default")))
 
 // Raised whenever a struct or a signature below changes; the Python side refuses another number.
-#define HY_ABI_VERSION 4
+#define HY_ABI_VERSION 5
+
+// Raised whenever the layout of packed matrices (layout.h) changes: they are stored in files. It
+// is the same for every instruction set.
+#define HY_PACKING_VERSION 1
 
 // Tokens per block of the cache.
 #define HY_BLOCK 32
@@ -89,12 +93,66 @@ HY_API void hy_decoder_free(hy_decoder *);
 HY_API void hy_decoder_set(hy_decoder *, int32_t role, int32_t layer, int32_t expert, int32_t type,
                            int64_t rows, int64_t columns, const void *data);
 // Runs a step: writes the cache and, where asked for, normed hidden states (T, D) and logits
-// (rows, V) with `logit_bias` (V) added. Returns 0, or -1 if out of memory.
+// (rows, V) with `logit_bias` (V) added. Returns 0; -1 if out of memory; -2 if an expert could not
+// be read (hy_experts_failure says why), and then nothing that was written means anything.
 HY_API int32_t hy_decoder_run(hy_decoder *, const hy_step *, const hy_cache *,
                               const float *logit_bias, float *logits, float *hidden);
 
 // Tokens that each routed expert has computed so far, (layers, experts); from any thread.
 HY_API void hy_decoder_expert_tokens(const hy_decoder *, int64_t *out);
+
+// ------------------------------------------------------------------ experts on disk (experts.cpp)
+
+// A file of extents, one per (layer, expert): gate, up and down packed, at `starts` in the extent.
+typedef struct {
+  const char *path;
+  int32_t layers, experts;
+  int32_t types[3];
+  int64_t starts[3];
+  int64_t length;           // of every extent, a multiple of 4096
+  const int64_t *offsets;   // (layers, experts), multiples of 4096
+  const uint64_t *hashes;   // (layers, experts)
+} hy_expert_file;
+
+// Since the beginning.
+typedef struct {
+  int64_t slots, resident, extent_bytes;
+  int64_t direct;                    // whether reads pass the page cache by
+  int64_t steps, tokens;             // of the decoder
+  int64_t demanded, hits;            // experts that steps visited; of these, those that were there
+  int64_t ahead, ahead_used;         // read before they were demanded; of these, those then demanded
+  int64_t expected, came_true;       // what the routers said ahead; of this, what they chose then
+  int64_t bytes_read;
+  double busy_seconds;               // while the disk was being read
+  double waited_seconds;             // while the decoder had nothing else to do
+} hy_expert_stats;
+
+enum hy_expert_failure_kind {
+  HY_EXPERT_WHOLE, HY_EXPERT_UNREADABLE, HY_EXPERT_TRUNCATED, HY_EXPERT_ALTERED
+};
+
+typedef struct {
+  int32_t kind, layer, expert, error;  // error: errno of an unreadable one
+  uint64_t wanted, found;              // hashes of an altered one
+} hy_expert_failure;
+
+typedef struct hy_experts hy_experts;
+
+HY_API int32_t hy_packing_version(void);
+HY_API uint64_t hy_extent_hash(const void *extent, int64_t bytes);
+// A cache of `slots` extents (at least 2), read by `readers` threads. An extent's hash is checked
+// when it is read for the first time, or always. Null if out of memory or the file does not open.
+HY_API hy_experts *hy_experts_new(const hy_expert_file *, int64_t slots, int32_t readers,
+                                  int32_t check_always);
+HY_API void hy_experts_free(hy_experts *);
+HY_API void hy_experts_stats(const hy_experts *, hy_expert_stats *);  // from any thread
+HY_API void hy_experts_failure(const hy_experts *, hy_expert_failure *);
+// The decoder takes its routed experts from there, and no other may; borrowed.
+HY_API void hy_decoder_set_experts(hy_decoder *, hy_experts *);
+// Bytes a second that `readers` threads get reading the first `bytes` of a file in order, past the
+// page cache where the file system allows it (`direct`); below 0 if it cannot be read.
+HY_API double hy_sequential_read(const char *path, int64_t bytes, int32_t readers,
+                                 int32_t *direct);
 
 // ------------------------------------------------------------------ quantising (quantize.cpp)
 

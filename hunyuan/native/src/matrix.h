@@ -44,7 +44,7 @@ struct Inputs {
   std::vector<float> floats;      // (tiles, columns, 16)
 
   void serve(const Matrix &m) {
-    if (!m.data) return;
+    if (m.index < 0) return;
     columns = m.columns;
     (m.quantised() ? quantised : floating) = true;
   }

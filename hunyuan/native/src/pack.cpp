@@ -151,6 +151,8 @@ int quant_at(const Format &f, const uint8_t *q, int c, int row) {
 
 using namespace hy;
 
+int32_t hy_packing_version(void) { return HY_PACKING_VERSION; }
+
 size_t hy_packed_bytes(int32_t type, int64_t rows, int64_t columns) {
   const int index = format_index(type);
   if (index < 0 || columns % kFormats[index].unit) return 0;
