@@ -3,12 +3,21 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hunyuan.cli.options import engine_options, load_engine
+from hunyuan.cli.serve_vllm import (
+    VllmOptions,
+    behind_workbench,
+    make_plan,
+    print_commands,
+    serve_alone,
+    vllm_options,
+)
 from hunyuan.errors import UsageError, language
 
 if TYPE_CHECKING:
@@ -22,7 +31,13 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("model", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--api-key",
     envvar="HUNYUAN_API_KEY",
@@ -86,6 +101,7 @@ PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--upstream-model", metavar="NAME", help="The model to ask for there.")
 @engine_options
+@vllm_options
 def serve(
     model: str | None,
     host: str,
@@ -105,6 +121,9 @@ def serve(
     dtype: str,
     kv_dtype: str,
     context: int | None,
+    memory: str | None,
+    check_reads: bool,
+    vllm: VllmOptions,
 ) -> None:
     """Serve MODEL with OpenAI's and Anthropic's APIs and the workbench's page."""
     from hunyuan.serve.cross_origin import check_origin
@@ -114,22 +133,51 @@ def serve(
     _check_together(model, upstream, upstream_model, tls_cert, tls_key)
     for origin in origins:
         check_origin(origin)
+    plan = None
+    if vllm.engine == "vllm":
+        if memory or check_reads or not model:
+            raise _only_here()
+        plan = make_plan(
+            model,
+            vllm,
+            host=host,
+            port=port,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            context=context,
+            sequences=_given("parallel", parallel),
+            certificate=tls_cert,
+            key_file=tls_key,
+        )
+        if vllm.print_command:
+            print_commands(plan)
+            return
     check_address(host, port)
+    if plan is not None and vllm.vllm_only:
+        serve_alone(plan, api_key)
+        return
     generated = new_key() if not api_key and not is_local(host) else None
 
     def load(name: str, on_progress: Callable[[int, int], None] | None = None) -> "Engine":
         return load_engine(
-            name, dtype, kv_dtype, context, max_sequences=parallel, on_progress=on_progress
+            *(name, dtype, kv_dtype, context),
+            max_sequences=parallel,
+            memory=memory,
+            check_reads=check_reads,
+            on_progress=on_progress,
         )
 
     from hunyuan.workbench.app import PAGE, workbench_routers
     from hunyuan.workbench.folder import DataFolder, default_data_folder
 
-    with DataFolder(data or default_data_folder()) as folder:
-        owner = (
+    with (
+        DataFolder(data or default_data_folder()) as folder,
+        behind_workbench(plan) if plan else nullcontext() as behind,
+    ):
+        owner = behind or (
             _upstream_host(upstream, upstream_model)
             if upstream and upstream_model
-            else _local_host(str(model), load, max_waiting)
+            else _local_host(str(model), load, max_waiting, runs)
         )
         from hunyuan.knowledge.embedder import find_embedder
         from hunyuan.serve.app import create_app
@@ -154,6 +202,19 @@ def serve(
         for en, zh in notices(host, generated_key=generated, encrypted=tls_cert is not None):
             print(zh if language() == "zh" else en, file=sys.stderr)
         run(app, host, port, on_ready=_announce, certificate=tls_cert, key=tls_key)
+
+
+def _given(name: str, value: int) -> int | None:
+    """The value of an option that a person gave; None for the default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return None if source is click.core.ParameterSource.DEFAULT else value
+
+
+def _only_here() -> UsageError:
+    return UsageError(
+        "--engine vllm takes a MODEL, and not --upstream, --memory or --check-reads",
+        "--engine vllm 需要 MODEL，不能与 --upstream、--memory 或 --check-reads 同用",
+    )
 
 
 def _retriever(url: str | None) -> "Retriever | None":
@@ -194,13 +255,17 @@ def _check_together(
         )
 
 
-def _local_host(model: str, load: Callable[..., "Engine"], max_waiting: int) -> "ModelHost":
+def _local_host(
+    model: str, load: Callable[..., "Engine"], max_waiting: int, runs: Path
+) -> "ModelHost":
     from hunyuan.catalogue.store import installed
     from hunyuan.serve.host import ModelHost
+    from hunyuan.workbench.runs import is_listed_checkpoint
 
     def load_installed(name: str, on_progress: Callable[[int, int], None]) -> "Engine":
-        # What the page asks for is a name of the store, never a path.
-        if name != model and name not in {one.entry.name for one in installed()}:
+        # What the page asks for is a name of the store or a checkpoint of the runs it lists.
+        known = name == model or name in {one.entry.name for one in installed()}
+        if not known and not is_listed_checkpoint(runs, name):
             raise UsageError(
                 f"model {name[:80]!r} is not on this machine; fetch it with: hunyuan pull",
                 f"本机没有模型 {name[:80]!r}；请用 hunyuan pull 获取",
