@@ -23,7 +23,8 @@ from hunyuan.evaluate.instructions import follows, follows_loosely
 from hunyuan.evaluate.long_context import KINDS, make_prompt
 from hunyuan.evaluate.page import evaluation_markdown, page_data, published
 from hunyuan.evaluate.response_log import ResponseLog
-from hunyuan.evaluate.run import EvaluationRun, Result, Score, stratified
+from hunyuan.evaluate.run import stratified
+from hunyuan.evaluate.run_folder import EvaluationRun, Result, Score
 from hunyuan.evaluate.solutions import final_box, same_value
 from hunyuan.evaluate.suites import benchmarks, chosen, suites
 
@@ -383,7 +384,8 @@ import os, sys
 os.environ |= {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
 from pathlib import Path
 from lm_eval.api.model import LM
-from hunyuan.evaluate.run import EvaluationRun, Plan, evaluate
+from hunyuan.evaluate.run import Plan, evaluate
+from hunyuan.evaluate.run_folder import EvaluationRun
 from hunyuan.evaluate.suites import benchmarks
 
 class Slow(LM):
@@ -404,6 +406,7 @@ class Slow(LM):
 class Subject:
     model = Slow()
     truncated = 0
+    takes_seed = False
     def count_tokens(self, text):
         return len(text)
     def describe(self):
@@ -417,10 +420,19 @@ evaluate(Subject(), plan, EvaluationRun(out), progress=lambda *a: None)
 """
 
 
-def start(data: Path, out: Path, cache: Path) -> "subprocess.Popen[str]":
+LIMIT = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
+"""
+
+
+def start(
+    data: Path, out: Path, cache: Path, largest_file: int | None = None
+) -> "subprocess.Popen[str]":
     environment = {**os.environ, "HF_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+    limit = "" if largest_file is None else LIMIT.format(largest_file)
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(data), str(out)],
+        [sys.executable, "-c", limit + RUN, str(data), str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -458,6 +470,35 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     assert len(asked_once) <= len(asked_in_all) <= len(asked_once) + 3 * 4
     for name in ("results.json", "items/piqa.jsonl", "items/gsm8k.jsonl"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_a_disk_that_fills_ends_the_run_and_more_room_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    data = small_folder(tmp_path / "data")
+    whole = start(data, tmp_path / "whole", tmp_path / "cache")
+    asked_once, errors = whole.communicate(timeout=120)
+    assert whole.returncode == 0, errors[-2000:]
+    names = ("results.json", "items/piqa.jsonl", "items/gsm8k.jsonl")
+    sizes = {name: (tmp_path / "whole" / name).stat().st_size for name in names}
+    answers = (tmp_path / "whole" / "responses.jsonl").stat().st_size
+    asked_in_all: list[str] = []
+    # While answers come, and when the items of the first benchmark are written.
+    for room in (answers // 3, answers + 10):
+        assert room < sizes["items/piqa.jsonl"]
+        part = start(data, tmp_path / "full", tmp_path / "cache", largest_file=room)
+        asked, errors = part.communicate(timeout=120)
+        assert part.returncode == 1
+        assert "DiskFullError" in errors.splitlines()[-1], errors[-2000:]
+        asked_in_all += asked.splitlines()
+        assert not (tmp_path / "full" / "results.json").exists()
+        assert not list((tmp_path / "full").glob("items/*")), "nothing half-written"
+    last = start(data, tmp_path / "full", tmp_path / "cache")
+    asked, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, errors[-2000:]
+    asked_in_all += asked.splitlines()
+    assert len(asked_in_all) <= len(asked_once.splitlines()) + 4
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
 
 
 def test_a_torn_line_of_answers_is_forgotten(tmp_path: Path) -> None:

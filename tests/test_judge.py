@@ -11,9 +11,10 @@ import pytest
 
 from hunyuan.cli.main import run
 from hunyuan.errors import BadDataError, HunyuanError
-from hunyuan.evaluate import ask as asking
-from hunyuan.evaluate.ask import ask_server, is_elsewhere
+from hunyuan.evaluate import server as serving
+from hunyuan.evaluate.ask import ask_server
 from hunyuan.evaluate.judge import FOLDER, rating, read_questions, verdict
+from hunyuan.evaluate.server import is_elsewhere
 
 
 class Judge(ThreadingHTTPServer):
@@ -127,6 +128,10 @@ def test_a_judge_elsewhere_is_not_asked_silently(tmp_path: Path, capsys: Any) ->
     command = ["judge", "x", "--judge", "api:https://example.com/v1#big", "-o", str(tmp_path)]
     assert run(command) == 2
     assert "allow it with --yes" in capsys.readouterr().err
+    command = ["judge", "api:https://example.com/v1#x", "--judge", "api:http://127.0.0.1:9/v1#j"]
+    assert run([*command, "-o", str(tmp_path)]) == 2
+    assert "https://example.com/v1 would be asked" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     assert is_elsewhere("https://127.0.0.1.example.com/v1")
     assert not is_elsewhere("http://[::1]:80/v1")
 
@@ -134,7 +139,7 @@ def test_a_judge_elsewhere_is_not_asked_silently(tmp_path: Path, capsys: Any) ->
 def test_an_overloaded_server_is_asked_again_and_a_refusing_one_is_not(
     server: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(serving, "PAUSES", (0.0, 0.0))
     ask = ask_server(server.spec[4:].partition("#")[0], "judge", max_tokens=16)
     server.fail = [503, 429]
     assert ask([{"role": "user", "content": "hello"}]) == "an answer"

@@ -18,7 +18,7 @@ from hunyuan.errors import language
 def compare(first: Path, second: Path, flips: int, as_json: bool) -> None:
     """Compare two folders of `hunyuan eval` item by item."""
     from hunyuan.evaluate.compare import compare as run
-    from hunyuan.evaluate.run import EvaluationRun
+    from hunyuan.evaluate.run_folder import EvaluationRun
 
     differences = run(EvaluationRun(first), EvaluationRun(second))
     if as_json:

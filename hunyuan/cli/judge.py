@@ -26,9 +26,17 @@ from hunyuan.errors import UsageError, language
     metavar="DIR",
     help="questions.jsonl and the judge's prompts. Default: those of this package.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
-@click.option("--yes", is_flag=True, help="The judge is elsewhere, and I know what it costs.")
-@click.option("--max-tokens", type=click.IntRange(16), default=1024, show_default=True)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the run."
+)
+@click.option("--yes", is_flag=True, help="A server is elsewhere, and I know what it costs.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(16),
+    default=1024,
+    show_default=True,
+    help="Tokens of an answer at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as one JSON object.")
 def judge(
     model: str,
@@ -45,19 +53,17 @@ def judge(
     The same command goes on after an interruption.
     """
     from hunyuan.evaluate import judge as judging
-    from hunyuan.evaluate.ask import ask_server, is_elsewhere, split_server
+    from hunyuan.evaluate.ask import ask_server
     from hunyuan.evaluate.response_log import ResponseLog
+    from hunyuan.evaluate.server import split_server
 
     url, name = split_server(judge_spec)
     prompts = folder or judging.FOLDER
     questions = judging.read_questions(prompts)
     calls = len(questions) * (2 if against else 1)
-    if is_elsewhere(url) and not yes:
-        raise UsageError(
-            f"the judge at {url} would be asked {calls} times, which may cost money; allow it "
-            "with --yes",
-            f"将向 {url} 的评审模型提问 {calls} 次，可能产生费用；请用 --yes 允许",
-        )
+    _require_consent(url, calls, yes)
+    if model.startswith("api:"):
+        _require_consent(split_server(model)[0], 2 * len(questions), yes)
     answers = judging.answer_all(
         questions,
         _subject(model, max_tokens),
@@ -92,8 +98,20 @@ def judge(
     print(out)
 
 
+def _require_consent(url: str, calls: int, yes: bool) -> None:
+    """`UsageError` if a server elsewhere would be asked and nobody said that it may."""
+    from hunyuan.evaluate.server import is_elsewhere
+
+    if is_elsewhere(url) and not yes:
+        raise UsageError(
+            f"{url} would be asked {calls} times, which may cost money; allow it with --yes",
+            f"将向 {url} 提问 {calls} 次，可能产生费用；请用 --yes 允许",
+        )
+
+
 def _subject(model: str, max_tokens: int) -> Any:
-    from hunyuan.evaluate.ask import ask_engine, ask_server, split_server
+    from hunyuan.evaluate.ask import ask_engine, ask_server
+    from hunyuan.evaluate.server import split_server
 
     if model.startswith("api:"):
         return ask_server(*split_server(model), max_tokens=max_tokens)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hunyuan.errors import UsageError
-from hunyuan.evaluate.run import EvaluationRun
+from hunyuan.evaluate.run_folder import EvaluationRun
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from hunyuan.engine.request import SamplingParams
+from hunyuan.engine.request import Request, SamplingParams
 from hunyuan.errors import DoesNotFitError
 
 if TYPE_CHECKING:
@@ -72,6 +72,13 @@ class EngineModel(TemplateLM):  # type: ignore[misc]
             return tokenizer.encode(string)
         return tokenizer.encode_prompt(string)
 
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        """Log-probability of endings, and whether each is the greedy one."""
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return found
+
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
@@ -104,7 +111,30 @@ class EngineModel(TemplateLM):  # type: ignore[misc]
             answer = made.max_tokens or _MAX_ANSWER
             prompts.append(self._cut(self.tok_encode(text), self.engine.context - answer))
             params.append(made)
-        return [answer.text for answer in self.engine.generate_each(prompts, params)]
+        return self._generate(requests, prompts, params)
+
+    def _generate(
+        self,
+        asked: Sequence[Instance],
+        prompts: Sequence[list[int]],
+        params: Sequence[SamplingParams],
+    ) -> list[str]:
+        """All answers; each is told to the cache hook when it ends, not when the last one does."""
+        running: dict[int, Request] = {}
+        texts = [""] * len(prompts)
+        try:
+            for i, (prompt, settings) in enumerate(zip(prompts, params, strict=True)):
+                running[i] = self.engine.submit(prompt, settings)
+            while running:
+                self.engine.step()
+                ended = [i for i, each in running.items() if each.finish_reason is not None]
+                for i in ended:
+                    texts[i] = running.pop(i).completion().text
+                    self.cache_hook.add_partial("generate_until", asked[i].args, texts[i])
+        finally:
+            for request in running.values():
+                self.engine.drop(request)
+        return texts
 
     def _cut(self, ids: list[int], room: int) -> list[int]:
         """The last ``room`` tokens."""
@@ -132,4 +162,5 @@ def _params(settings: dict[str, Any], context: int) -> SamplingParams:
         top_k=int(settings.get("top_k", 0)) if sampled else 0,
         top_p=float(settings.get("top_p", 1.0)) if sampled else 1.0,
         stop=stop,
+        seed=settings.get("seed"),
     )

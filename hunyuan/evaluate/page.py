@@ -14,7 +14,7 @@ from typing import Any
 
 from hunyuan import __version__
 from hunyuan.errors import Language, UsageError
-from hunyuan.evaluate.run import EvaluationRun, Result
+from hunyuan.evaluate.run_folder import EvaluationRun, Result
 from hunyuan.evaluate.suites import benchmarks
 from hunyuan.report.document import document, rounded
 
@@ -40,9 +40,11 @@ def page_data(runs: Sequence[EvaluationRun]) -> dict[str, Any]:
         )
     found = [_run_data(run) for run in runs]
     measured = {name for run in found for name in run["results"]}
-    tables = {
-        name: table for name, table in published().items() if _rows(table, _like(table, found))
-    }
+    tables = {}
+    for name, table in published().items():
+        rows = _rows(table, _like(table, found))
+        if rows:
+            tables[name] = {**table, "rows": rows}
     return {
         "version": __version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,6 +91,8 @@ def _run_data(run: EvaluationRun) -> dict[str, Any]:
             f"{run.folder}: has no finished benchmark; run hunyuan eval with --out {run.folder}",
             f"{run.folder}：还没有完成的评测；请运行 hunyuan eval 并加 --out {run.folder}",
         )
+    contamination = described.get("contamination")
+    warnings = contamination["warnings"] if contamination else {}
     return {
         "name": run.folder.name,
         "described": {
@@ -100,6 +104,7 @@ def _run_data(run: EvaluationRun) -> dict[str, Any]:
             "commit": described.get("commit"),
             "packages": described["packages"],
             "notes": _data_notes(described["data"]),
+            "trained_on": None if contamination is None else contamination["stages"],
         },
         "results": {
             name: {
@@ -111,6 +116,12 @@ def _run_data(run: EvaluationRun) -> dict[str, Any]:
                 "metric": result.metric,
                 "version": result.version,
                 "truncated": result.truncated,
+                "repeats": result.repeats,
+                "more": {
+                    figure: [rounded(score.value, 4), rounded(score.stderr, 3)]
+                    for figure, score in result.more.items()
+                },
+                "warning": warnings.get(name),
                 "parts": {
                     part: [rounded(score.value, 4), rounded(score.stderr, 3), score.items]
                     for part, score in result.parts.items()
@@ -181,6 +192,23 @@ def evaluation_markdown(runs: Sequence[EvaluationRun], lang: Language) -> str:
         rows = {name: [] for name in data["benchmarks"] if name in rest}
         title = "仅有实测值" if chinese else "Measured only"
         blocks += [f"## {title}", _table(data, data["runs"], rows, [], chinese)]
+    warned = [
+        f"- {run['name']}: {result['warning'][lang]}"
+        for run in data["runs"]
+        for result in run["results"].values()
+        if result["warning"]
+    ]
+    if warned:
+        blocks.insert(1, "\n".join(warned))
+    several = [
+        f"- {run['name']}, {data['benchmarks'][name]['title']}: "
+        + ", ".join(f"{figure} {100 * value:.1f}" for figure, (value, _) in result["more"].items())
+        for run in data["runs"]
+        for name, result in run["results"].items()
+        if result["more"]
+    ]
+    if several:
+        blocks += [f"## {'多次回答' if chinese else 'Several answers'}", "\n".join(several)]
     for run in data["runs"]:
         about = run["described"]
         model = json.dumps(

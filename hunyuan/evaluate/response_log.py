@@ -29,7 +29,8 @@ class ResponseLog:
                     whole += len(line)
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("ab")
+            # Unbuffered: what a full disk did not take must not be written again on closing.
+            self._file: IO[bytes] = path.open("ab", buffering=0)
             self._file.truncate(whole)
 
     def __contains__(self, key: str) -> bool:
@@ -41,13 +42,15 @@ class ResponseLog:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def add(self, pairs: Sequence[tuple[str, Any]]) -> None:
-        """Keep answers; on disk when this returns."""
+    def add(self, pairs: Sequence[tuple[str, Any]], *, durable: bool = True) -> None:
+        """Keep answers: safe from a kill when this returns, and if ``durable`` from a power cut."""
         with disk_errors(self._path):
             lines = (json.dumps([key, answer], ensure_ascii=False) for key, answer in pairs)
-            self._file.write("".join(f"{line}\n" for line in lines).encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            left = memoryview("".join(f"{line}\n" for line in lines).encode())
+            while left:
+                left = left[self._file.write(left) :]
+            if durable:
+                os.fsync(self._file.fileno())
         self._answers.update(pairs)
 
     def close(self) -> None:

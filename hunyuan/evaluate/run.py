@@ -1,18 +1,11 @@
-"""One evaluation: benchmarks through the harness, item by item, into a folder that explains itself.
-
-RUN/run.json               what was run: model and its hash, template, versions, commit, data
-RUN/responses.jsonl        every answer of the model, as it came (what makes a run resumable)
-RUN/items/BENCHMARK.jsonl  per item: prompt, reference, raw output, extracted answer, scores
-RUN/results.json           per benchmark: score, standard error, items, shots, parts
-"""
+"""One evaluation: benchmarks through the harness, item by item, into a folder of their own."""
 
 import hashlib
 import json
 import logging
-import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -20,9 +13,17 @@ from typing import Any, Protocol
 from hunyuan.errors import UsageError
 from hunyuan.evaluate.benchmark_folder import BenchmarkFolder
 from hunyuan.evaluate.recorded import Progress, Recorded
+from hunyuan.evaluate.repeats import (
+    EACH,
+    Sampling,
+    draw_answers,
+    figures,
+    mean_score,
+    standard_error,
+)
 from hunyuan.evaluate.response_log import ResponseLog
+from hunyuan.evaluate.run_folder import EvaluationRun, Result, Score
 from hunyuan.evaluate.suites import BenchmarkTask
-from hunyuan.files import atomic_file, disk_errors
 
 TASKS = Path(__file__).parent / "tasks"
 _BATCH = 256
@@ -38,9 +39,12 @@ class Subject(Protocol):
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, or an estimate where its tokenizer is out of reach."""
 
+    takes_seed: bool
+    """Whether its model obeys ``seed`` among the settings of a request."""
+
     @property
-    def truncated(self) -> int:
-        """Prompts whose beginning was cut off because they were longer than the context."""
+    def truncated(self) -> int | None:
+        """Prompts so far whose beginning was cut off; None where that is not known."""
 
     def describe(self) -> dict[str, Any]:
         """What identifies it: name, hash of the weights, dtype, routing, template."""
@@ -69,101 +73,8 @@ class Plan:
     chat: bool = False
     system: str | None = None
     run_code: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """The figure of one benchmark or of a part of it."""
-
-    value: float
-    stderr: float | None
-    items: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One row of a results table."""
-
-    benchmark: str
-    metric: str
-    shots: int
-    score: Score
-    parts: Mapping[str, Score]
-    """Subjects or sub-tasks."""
-
-    version: str
-    """Version of the harness's task."""
-
-    of: int
-    """Items the whole benchmark has; more than ``score.items`` for a sample."""
-
-    truncated: int
-
-
-class EvaluationRun:
-    """A folder that an evaluation writes; opening one that exists goes on with it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def results(self) -> dict[str, Result]:
-        """What is finished."""
-        path = self.folder / "results.json"
-        if not path.exists():
-            return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: _result(value) for name, value in found.items()}
-
-    def described(self) -> dict[str, Any] | None:
-        """The content of run.json, or None for a new run."""
-        path = self.folder / "run.json"
-        if not path.exists():
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-
-    def items(self, benchmark: str) -> Iterator[dict[str, Any]]:
-        """The items of a finished benchmark."""
-        with (self.folder / "items" / f"{benchmark}.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
-
-    def begin(self, description: Mapping[str, Any]) -> None:
-        """Write run.json, or check that a run that exists is the same; `UsageError` if not."""
-        before = self.described()
-        if before is not None:
-            changed = [
-                key
-                for key in ("model", "plan", "data")
-                if json.dumps(before.get(key), sort_keys=True)
-                != json.dumps(description.get(key), sort_keys=True, default=str)
-            ]
-            if changed:
-                raise UsageError(
-                    f"{self.folder}: holds a run with another {' and '.join(changed)}; choose "
-                    "another folder with --out",
-                    f"{self.folder}：其中的评测在 {'、'.join(changed)} 上与此不同；"
-                    "请用 --out 另选目录",
-                )
-            return
-        self._write("run.json", description)
-
-    def finish(self, result: Result, items: Sequence[Mapping[str, Any]]) -> None:
-        """Keep a benchmark's items, then its result."""
-        lines = "".join(json.dumps(item, ensure_ascii=False, default=str) + "\n" for item in items)
-        path = self.folder / "items" / f"{result.benchmark}.jsonl"
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as file:
-                file.write(lines.encode())
-        done = {**self.results(), result.benchmark: result}
-        self._write("results.json", {name: asdict(value) for name, value in done.items()})
-
-    def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_file(self.folder / name) as file:
-                text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
-                file.write(text.encode())
+    sampling: Sampling | None = None
+    """Several answers to each item of benchmarks that generate; None: one, as the task says."""
 
 
 def evaluate(
@@ -187,10 +98,10 @@ def evaluate(
         for benchmark in plan.benchmarks:
             if benchmark.name in run.results():
                 continue
-            recorded = Recorded(subject.model, log, progress, batch=_BATCH)
-            cut = subject.truncated
+            seed = plan.sampling.seed if plan.sampling and subject.takes_seed else None
+            recorded = Recorded(subject, log, progress, batch=_BATCH, seed=seed)
             result, items = _benchmark(benchmark, plan, folder, recorded, subject.count_tokens)
-            counted = Result(**{**vars(result), "truncated": subject.truncated - cut})
+            counted = replace(result, truncated=recorded.truncated)
             run.finish(counted, items)
             on_result(counted)
     finally:
@@ -207,10 +118,23 @@ def _benchmark(
 ) -> tuple[Result, list[dict[str, Any]]]:
     from lm_eval.evaluator import evaluate as run_harness
 
+    if plan.chat and benchmark.in_chat is not None:
+        benchmark = replace(benchmark, harness=benchmark.in_chat)
     shots = benchmark.shots if plan.shots is None else plan.shots
     # What tasks that make their own data ask for; others ignore it.
-    making = {"lengths": plan.lengths, "items": plan.items, "count": count_tokens}
+    making = {
+        "lengths": plan.lengths,
+        "items": plan.items,
+        # A function of its own: the harness copies settings deeply, and a method with its model.
+        "count": lambda text: count_tokens(text),
+    }
     loaded = _load(benchmark, shots, folder, making)
+    metric, _, chosen_filter = benchmark.metric.partition(",")
+    generated = all(task.OUTPUT_TYPE == "generate_until" for task in loaded["tasks"].values())
+    repeats = plan.sampling.repeats if plan.sampling and generated else 1
+    if plan.sampling and generated:
+        for task in loaded["tasks"].values():
+            draw_answers(task, plan.sampling, metric)
     sizes = {name: len(list(task.eval_docs)) for name, task in loaded["tasks"].items()}
     wanted = plan.sample.get(benchmark.name)
     samples = None if wanted is None else stratified(sizes, wanted, benchmark.name)
@@ -233,7 +157,6 @@ def _benchmark(
             f"{benchmark.name}: the data hold fewer than {shots} examples to show; lower --shots",
             f"{benchmark.name}：数据中可作示例的不足 {shots} 条；请减小 --shots",
         ) from error
-    metric, _, chosen_filter = benchmark.metric.partition(",")
     items = [
         _item(benchmark.name, name, sample, metric)
         for name in loaded["tasks"]
@@ -251,17 +174,15 @@ def _benchmark(
         shots=shots,
         score=Score(
             value=total,
-            stderr=_standard_error([each for part in scores.values() for each in part]),
+            stderr=standard_error([each for part in scores.values() for each in part]),
             items=len(items),
         ),
-        parts={
-            part: Score(value=sum(each) / len(each), stderr=_standard_error(each), items=len(each))
-            for part, each in scores.items()
-            if len(scores) > 1
-        },
+        parts={part: mean_score(each) for part, each in scores.items() if len(scores) > 1},
         version=str(found["versions"].get(benchmark.harness)),
         of=sum(sizes.values()),
-        truncated=0,
+        truncated=None,
+        repeats=repeats,
+        more=figures(items, repeats, vote=benchmark.vote) if repeats > 1 else {},
     )
     return result, items
 
@@ -273,11 +194,14 @@ def _load(
     making: Mapping[str, Any],
 ) -> Any:
     """The harness's tasks with their number of examples, reading from ``folder`` if given."""
+    import lm_eval.tasks as tasks_module
     from lm_eval.tasks import TaskManager
 
     settings: dict[str, Any] = {"num_fewshot": shots}
     if folder is not None and benchmark.dataset is not None:
         settings["dataset_path"] = str(folder.dataset_path(benchmark.dataset))
+        # `datasets` tells two folders of one name apart by less than their content.
+        settings["dataset_kwargs"] = {"cache_dir": str(_cache(folder, benchmark.dataset))}
         examples = folder.benchmarks[benchmark.dataset].examples
         if examples is not None and shots:
             settings |= {"fewshot_split": examples, "fewshot_config": {"sampler": "first_n"}}
@@ -286,8 +210,14 @@ def _load(
     group = {"group": f"{benchmark.name}_", "task": [{kind: benchmark.harness, **settings}]}
     with TemporaryDirectory() as scratch:
         (Path(scratch) / "group.yaml").write_text(json.dumps(group), encoding="utf-8")
+        places = [TASKS, Path(scratch)]
+        if benchmark.folder is not None:
+            places.insert(0, Path(tasks_module.__path__[0]) / benchmark.folder)
+        if benchmark.plugin is not None:
+            places.insert(0, benchmark.plugin)
         tasks = TaskManager(
-            include_path=[TASKS, Path(scratch)],
+            include_path=places,
+            include_defaults=False,
             metadata=dict(making) if benchmark.dataset is None else None,
         )
         loaded = tasks.load(group["group"])
@@ -295,6 +225,14 @@ def _load(
         # As the harness's own command line does; without it examples are drawn anew every time.
         task.set_fewshot_seed(seed=_EXAMPLES_SEED)
     return loaded
+
+
+def _cache(folder: BenchmarkFolder, dataset: str) -> Path:
+    """Where `datasets` keeps its own copy of these very rows."""
+    from datasets import config
+
+    content = repr(folder.benchmarks[dataset]).encode()
+    return Path(config.HF_DATASETS_CACHE) / f"hunyuan-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def stratified(sizes: Mapping[str, int], wanted: int, seed: str) -> dict[str, list[int]]:
@@ -311,6 +249,7 @@ def stratified(sizes: Mapping[str, int], wanted: int, seed: str) -> dict[str, li
 def _item(benchmark: str, task: str, sample: Mapping[str, Any], metric: str) -> dict[str, Any]:
     arguments = sample["arguments"]
     choices = [list(pair)[1] for pair in arguments] if _is_choice(sample) else None
+    each = {"answer_scores": sample[EACH]} if EACH in sample else {}
     return {
         "benchmark": benchmark,
         "task": task,
@@ -323,7 +262,8 @@ def _item(benchmark: str, task: str, sample: Mapping[str, Any], metric: str) -> 
         "output": sample["resps"],
         "extracted": sample["filtered_resps"],
         "score": _item_score(sample.get(metric)),
-        "scores": {name: sample[name] for name in sample["metrics"]},
+        **each,
+        "scores": {name: sample[name] for name in sample["metrics"] if name != EACH},
     }
 
 
@@ -347,17 +287,3 @@ def _row(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     row = found["results"].get(name) or found.get("groups", {}).get(name)
     assert row is not None, f"the harness has no result of {name}"
     return row  # type: ignore[no-any-return]
-
-
-def _standard_error(scores: Sequence[float]) -> float | None:
-    """Of the mean; None for a figure that is no mean of items' scores, or a single item."""
-    if len(scores) < 2:
-        return None
-    mean = sum(scores) / len(scores)
-    variance = sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
-    return math.sqrt(variance / len(scores))
-
-
-def _result(value: Mapping[str, Any]) -> Result:
-    parts = {name: Score(**part) for name, part in value["parts"].items()}
-    return Result(**{**value, "score": Score(**value["score"]), "parts": parts})

@@ -1,12 +1,18 @@
-"""Which benchmarks there are, and which of them make a suite: read strictly from suites.toml."""
+"""Which benchmarks there are, and which of them make a suite: read strictly from suites.toml.
+
+Packages of tasks (`hunyuan.plugins`) bring a suites.toml of their own; one that is broken is left
+out with a warning, so that it stops nothing but itself.
+"""
 
 import difflib
 import tomllib
+import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from hunyuan import plugins
 from hunyuan.errors import UsageError
 
 _FILE = Path(__file__).parent / "suites.toml"
@@ -24,6 +30,14 @@ class BenchmarkTask:
     harness: str
     """Task or group of the harness."""
 
+    folder: str | None = None
+    """Where the harness keeps it, below its own tasks; None for one of this package's.
+
+    Reading all of the harness's tasks takes longer than many an evaluation."""
+
+    in_chat: str | None = None
+    """Task in its place where prompts go through a chat template."""
+
     metric: str
     """The harness's figure that counts: ``metric,filter``."""
 
@@ -31,6 +45,11 @@ class BenchmarkTask:
     language: Literal["en", "zh", "code"]
     group: bool = False
     lower_is_better: bool = False
+    vote: bool = False
+    """Whether extracted answers can be compared, so that a majority of several has a meaning."""
+
+    plugin: Path | None = None
+    """The folder of the package of tasks that brings it; None for those of this project."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +70,61 @@ class Suite:
 @cache
 def benchmarks() -> dict[str, BenchmarkTask]:
     """All benchmarks by name."""
-    with _FILE.open("rb") as file:
-        found = tomllib.load(file)["benchmark"]
-    return {name: BenchmarkTask(name=name, **fields) for name, fields in found.items()}
+    return {**_added()[0], **_read(_FILE, None)[0]}
 
 
 @cache
 def suites() -> dict[str, Suite]:
     """All suites by name."""
-    with _FILE.open("rb") as file:
-        found = tomllib.load(file)["suite"]
-    return {
-        name: Suite(name=name, **{**fields, "benchmarks": tuple(fields["benchmarks"])})
-        for name, fields in found.items()
+    return {**_added()[1], **_read(_FILE, None)[1]}
+
+
+def read_plugin(entry: plugins.EntryPoint) -> "_Table":
+    """The benchmarks and suites of a package of tasks; `UsageError` naming it if it is broken."""
+    folder = plugins.task_folder(entry)
+    try:
+        tasks, groups = _read(folder / plugins.SUITES_FILE, folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise plugins.broken(entry, f"{plugins.SUITES_FILE}: {error}") from error
+    own = _read(_FILE, None)
+    for name in {*tasks, *groups} & {*own[0], *own[1]}:
+        raise plugins.broken(entry, f"{name!r} is a benchmark or suite of this project")
+    for suite in groups.values():
+        if unknown := [name for name in suite.benchmarks if name not in {**own[0], **tasks}]:
+            raise plugins.broken(entry, f"suite {suite.name!r}: unknown benchmark {unknown[0]!r}")
+    return tasks, groups
+
+
+_Table = tuple[dict[str, BenchmarkTask], dict[str, Suite]]
+
+
+@cache
+def _added() -> _Table:
+    tasks: dict[str, BenchmarkTask] = {}
+    groups: dict[str, Suite] = {}
+    for entry in plugins.installed(plugins.TASKS):
+        try:
+            more = read_plugin(entry)
+        except UsageError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        tasks |= more[0]
+        groups |= more[1]
+    return tasks, groups
+
+
+def _read(path: Path, plugin: Path | None) -> _Table:
+    with path.open("rb") as file:
+        found: dict[str, Any] = tomllib.load(file)
+    tasks = {
+        name: BenchmarkTask(name=name, plugin=plugin, **fields)
+        for name, fields in found.get("benchmark", {}).items()
     }
+    groups = {
+        name: Suite(name=name, **{**fields, "benchmarks": tuple(fields["benchmarks"])})
+        for name, fields in found.get("suite", {}).items()
+    }
+    return tasks, groups
 
 
 def chosen(names: list[str]) -> tuple[list[BenchmarkTask], dict[str, int], bool]:

@@ -97,7 +97,8 @@ class CPythonRunner:
 
     async def _held(self, walls: Walls, code: str) -> RunResult:
         sizes = (
-            *(int(self.limits.seconds) + 1, self.limits.memory_bytes),
+            int(self.limits.processor_seconds or self.limits.seconds) + 1,
+            self.limits.memory_bytes,
             *(_MAX_FILE_BYTES, MAX_VALUE_CHARACTERS),
         )
         began = time.monotonic()

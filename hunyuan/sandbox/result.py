@@ -19,8 +19,13 @@ class Limits:
     """What one run may use."""
 
     seconds: float
+    """On the clock."""
+
     memory_bytes: int
     output_bytes: int = 100_000
+
+    processor_seconds: float | None = None
+    """Of processor time; None: as on the clock. A busy machine makes only the clock run out."""
 
 
 @dataclass(frozen=True, kw_only=True)

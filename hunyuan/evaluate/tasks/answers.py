@@ -100,35 +100,53 @@ def math_docs(dataset: Any) -> Any:
     return dataset.map(lambda doc: {"answer": final_box(doc["solution"]) or doc["solution"]})
 
 
+def boxed(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
+    """What each answer boxes, in its box; an answer without a box whole."""
+    return [[_boxed(answer) for answer in answers] for answers in resps]
+
+
+def _boxed(answer: str) -> str:
+    box = final_box(answer)
+    return answer if box is None else f"\\boxed{{{box}}}"
+
+
 def math_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Whether an answer to a MATH problem has the value of the solution's box."""
     return {"math_verify": float(same_value(doc["answer"], results[0]))}
 
 
+def last_numbers(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
+    """The last number of each answer; nothing for an answer without one."""
+    return [[_last_number(answer) for answer in answers] for answers in resps]
+
+
+def _last_number(answer: str) -> str:
+    numbers = re.findall(r"-?\d+(?:\.\d+)?(?:/\d+)?", answer.replace(",", ""))
+    return numbers[-1] if numbers else ""
+
+
 def cmath_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Whether the last number of an answer is the golden one."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?(?:/\d+)?", results[0].replace(",", ""))
-    right = bool(numbers) and _number(numbers[-1]) == _number(doc["golden"])
+    right = bool(results[0]) and _number(results[0]) == _number(doc["golden"])
     return {"exact_match": float(right)}
 
 
-def all_answers(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
-    """Every sampled answer of a problem, not the first alone."""
-    return resps
-
-
-def humaneval_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
-    """The share of answers that pass the problem's tests, which is the unbiased pass@1."""
-    (answers,) = results
+def humaneval_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Whether an answer, put behind the problem's beginning, passes the problem's tests."""
     check = f"\n{doc['test']}\ncheck({doc['entry_point']})\n"
-    return {"pass@1": _share(doc["prompt"] + answer + check for answer in answers)}
+    return {"pass@1": float(passes(doc["prompt"] + results[0] + check))}
 
 
-def mbpp_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
-    """The share of answers that pass the problem's assertions."""
-    (answers,) = results
+def humaneval_chat_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """The same of a conversation's answer: a whole function, with or without a fence and words."""
+    # What the problem imports, and helpers it gives, stay known; the function is defined anew.
+    return humaneval_results(doc, [f"\n{_without_fence(results[0])}"])
+
+
+def mbpp_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Whether an answer passes the problem's assertions."""
     tests = "\n".join([doc.get("test_setup_code") or "", *doc["test_list"]])
-    return {"pass@1": _share(f"{_without_fence(answer)}\n{tests}\n" for answer in answers)}
+    return {"pass@1": float(passes(f"{_without_fence(results[0])}\n{tests}\n"))}
 
 
 def ifeval_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -171,11 +189,6 @@ def long_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 def _without_fence(answer: str) -> str:
     found = re.search(r"```(?:python)?\n(.*?)(?:\n```|$)", answer, re.DOTALL)
     return found[1] if found else answer
-
-
-def _share(programs: Any) -> float:
-    outcomes = [passes(program) for program in programs]
-    return sum(outcomes) / len(outcomes)
 
 
 def _number(text: str) -> float:

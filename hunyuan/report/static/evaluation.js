@@ -8,7 +8,8 @@ function sizeOf(result) {
   const count = result.items === result.of ? say("items", { items: whole(result.items) })
     : say("sample", { items: whole(result.items), of: whole(result.of) });
   const cut = result.truncated ? [say("cut", { count: whole(result.truncated) })] : [];
-  return [say("shots", { shots: result.shots }), count, ...cut].join(" · ");
+  const several = result.repeats > 1 ? [say("repeats", { count: result.repeats })] : [];
+  return [say("shots", { shots: result.shots }), count, ...several, ...cut].join(" · ");
 }
 
 function measuredCell(name, result) {
@@ -20,12 +21,20 @@ function measuredCell(name, result) {
 }
 
 function scoreTable(rows, models, runs) {
-  const head = el("tr", {}, el("th", {}, say("benchmark")), models.map((model) => el("th", {}, model)),
-    runs.map((run) => el("th", { class: "measured" }, el("i", { style: { background: runColor(data.runs.indexOf(run)) } }), run.name, el("small", {}, say("measured")))));
+  // What was measured stands first: on a narrow screen the published columns are scrolled to.
+  const head = el("tr", {}, el("th", {}, say("benchmark")),
+    runs.map((run) => el("th", { class: "measured" }, el("i", { style: { background: runColor(data.runs.indexOf(run)) } }), run.name, el("small", {}, say("measured")))),
+    models.map((model) => el("th", {}, model)));
   const body = Object.entries(rows).map(([name, figures]) => el("tr", {}, el("th", { scope: "row" }, titleOf(name)),
-    figures.map((value) => el("td", {}, value === null ? "–" : format(value, { minimumFractionDigits: 1 }))),
-    runs.map((run) => measuredCell(name, run.results[name]))));
+    runs.map((run) => measuredCell(name, run.results[name])),
+    figures.map((value) => el("td", {}, value === null ? "–" : format(value, { minimumFractionDigits: 1 })))));
   return el("div", { class: "wide" }, el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
+}
+
+function warningSection() {
+  const found = data.runs.flatMap((run) => Object.values(run.results).filter((result) => result.warning)
+    .map((result) => el("li", {}, data.runs.length > 1 ? el("b", {}, `${run.name}: `) : null, result.warning[language])));
+  return found.length ? [el("section", {}, el("div", { class: "top" }, el("h2", {}, say("warnings"))), el("ul", { class: "notes" }, found))] : [];
 }
 
 function tableSections() {
@@ -86,7 +95,18 @@ function chartSection() {
   const profile = names.length > 2 ? el("figure", {}, el("figcaption", {}, say("radar")), radar(names)) : null;
   const legend = el("ul", { class: "legend" }, data.runs.map((run, i) => el("li", {}, el("i", { class: "swatch", style: { background: runColor(i) } }), run.name)));
   return [el("section", {}, el("div", { class: "top" }, el("h2", {}, say("scores"))), el("p", { class: "about" }, say("scoresAbout")), legend,
-    el("div", { class: "charts" }, el("figure", {}, bars(rows)), profile))];
+    el("div", { class: profile ? "charts" : null }, el("figure", {}, bars(rows)), profile))];
+}
+
+function severalSections() {
+  return Object.keys(data.benchmarks).filter((name) => data.runs.some((run) => Object.keys(run.results[name]?.more ?? {}).length)).map((name) => {
+    const figures = new Set(data.runs.flatMap((run) => Object.keys(run.results[name]?.more ?? {})));
+    const rows = [...figures].map((figure) => [figure, data.runs.map((run, i) => {
+      const found = run.results[name]?.more[figure];
+      return { value: found?.[0] ?? null, stderr: found?.[1] ?? null, color: runColor(i) };
+    })]);
+    return el("section", {}, el("div", { class: "top" }, el("h2", {}, say("several", { title: titleOf(name) }))), el("p", { class: "about" }, say("severalAbout")), bars(rows));
+  });
 }
 
 function partSections() {
@@ -112,11 +132,11 @@ function exampleSection() {
 
 function originSection() {
   return el("section", {}, el("div", { class: "top" }, el("h2", {}, say("origin"))), data.runs.map((run) => {
-    const { model, plan, command, started, version, packages, notes } = run.described;
+    const { model, plan, command, started, version, commit, packages, notes, trained_on: trained } = run.described;
     const { chat_template: template, sha256, dtype, ...named } = model;
     const rows = [["model", JSON.stringify(named)], ["hash", sha256], ["dtype", dtype], ["command", command], ["when", moment(started)],
-      ["versions", [`hunyuan ${version}`, ...Object.entries(packages).map(([name, value]) => `${name} ${value}`)].join(", ")],
-      ["settings", JSON.stringify(plan)], ...Object.entries(notes).map(([name, list]) => ["data", `${name}: ${list.join("; ")}`])];
+      ["versions", [`hunyuan ${version}${commit ? ` (${commit})` : ""}`, ...Object.entries(packages).map(([name, value]) => `${name} ${value}`)].join(", ")],
+      ["settings", JSON.stringify(plan)], ["trainedOn", trained ? JSON.stringify(trained) : say("unknown")], ...Object.entries(notes).map(([name, list]) => ["data", `${name}: ${list.join("; ")}`])];
     return el("div", {}, el("h3", {}, run.name),
       el("dl", { class: "origin" }, rows.filter(([, value]) => value).map(([key, value]) => [el("dt", {}, say(key)), el("dd", {}, el("code", {}, value))])),
       template ? el("details", {}, el("summary", {}, say("template")), el("pre", {}, template)) : null);
@@ -125,6 +145,6 @@ function originSection() {
 
 present((tongue) => [
   el("header", {}, el("p", { class: "kind" }, say("kind")), tongue, el("h1", {}, data.runs.map((run) => run.name).join(", ")), el("p", { class: "lead" }, say("lead"))),
-  tableSections(), chartSection(), partSections(), exampleSection(), originSection(),
-  el("p", { class: "about" }, say("made", { when: moment(Date.parse(data.made) / 1000), version: data.version })),
+  warningSection(), tableSections(), chartSection(), severalSections(), partSections(), exampleSection(), originSection(),
+  el("footer", {}, say("made", { when: moment(Date.parse(data.made) / 1000), version: data.version })),
 ].flat(Infinity));
