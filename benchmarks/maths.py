@@ -4,9 +4,13 @@
     python benchmarks/maths.py --model smollm2-135m-instruct
     python benchmarks/maths.py --model none
 
-Starts ``hunyuan serve`` on a folder of its own, asks every question of tests/data/maths.jsonl and
-the word problems of tests/data/maths_words.jsonl by /workbench/maths/ask, and compares with the
-known answers. With ``none`` no model is asked. Writes benchmarks/results/maths-MODEL.json.
+Starts ``hunyuan serve`` on a folder of its own, asks every question of tests/data/maths.jsonl,
+maths_words.jsonl and maths_second.jsonl by /workbench/maths/ask, and compares with the known
+answers. The second file was written by another hand before it had seen the rules, and was split in
+two before anything ran: the rules were improved on its tuning half. With ``none`` no model is
+asked.
+Writes benchmarks/results/maths-MODEL.json; the part "before" of that file, the second hand's first
+run, is kept.
 """
 
 import argparse
@@ -29,7 +33,26 @@ sys.path.insert(0, str(TESTS))
 
 from maths_grading import grade  # noqa: E402
 
-SETS = {"questions": "maths.jsonl", "word problems": "maths_words.jsonl"}
+SETS: dict[str, tuple[str, str, bool | None]] = {
+    # name -> file, half, whether word problems (None: whatever the file has)
+    "questions": ("maths.jsonl", "", None),
+    "word problems": ("maths_words.jsonl", "", None),
+    "second hand, tuning": ("maths_second.jsonl", "tuning", False),
+    "second hand, held-out": ("maths_second.jsonl", "held-out", False),
+    "second hand, word problems, tuning": ("maths_second.jsonl", "tuning", True),
+    "second hand, word problems, held-out": ("maths_second.jsonl", "held-out", True),
+}
+
+
+def chosen(file: str, half: str, words: bool | None) -> list[dict[str, Any]]:
+    """The questions of a set."""
+    lines = (TESTS / "data" / file).read_text(encoding="utf-8").splitlines()
+    return [
+        known
+        for known in map(json.loads, lines)
+        if (not half or known["split"] == half)
+        and (words is None or (known["area"] == "word problem") == words)
+    ]
 
 
 @contextmanager
@@ -69,13 +92,12 @@ def ask(client: httpx2.Client, question: str, with_model: bool) -> dict[str, Any
         return last
 
 
-def run(client: httpx2.Client, file: str, with_model: bool) -> dict[str, Any]:
-    """Ask every question of a file; counts and what was not right."""
+def run(client: httpx2.Client, questions: list[dict[str, Any]], with_model: bool) -> dict[str, Any]:
+    """Ask every question; counts and what was not right."""
     outcomes: Counter[str] = Counter()
     by: Counter[str] = Counter()
     failures, seconds = [], []
-    for line in (TESTS / "data" / file).read_text(encoding="utf-8").splitlines():
-        known = json.loads(line)
+    for known in questions:
         start = time.perf_counter()
         event = ask(client, known["q"], with_model)
         seconds.append(time.perf_counter() - start)
@@ -104,8 +126,8 @@ def main() -> None:
     model = parser.parse_args().model
     results: dict[str, Any] = {}
     with server(model) as address, httpx2.Client(base_url=address, timeout=120) as client:
-        for name, file in SETS.items():
-            results[name] = found = run(client, file, model != "none")
+        for name, (file, half, words) in SETS.items():
+            results[name] = found = run(client, chosen(file, half, words), model != "none")
             share = 100 * found["correct"] / found["asked"]
             print(
                 f"{name}: {found['asked']} asked, {found['correct']} correct ({share:.1f} %), "
@@ -117,6 +139,8 @@ def main() -> None:
             for failure in found["failures"]:
                 print(f"    {failure['outcome']}: {failure['question']} -> {failure['shown']}")
     path = RESULTS / f"maths-{model}.json"
+    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8")).get("before")):
+        results["before"] = before
     path.write_text(
         json.dumps({"model": model, **results, **provenance()}, indent=1, ensure_ascii=False) + "\n"
     )

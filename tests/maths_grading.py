@@ -11,11 +11,14 @@ from typing import Any
 
 import sympy as sp
 
-QUESTIONS = Path(__file__).parent / "data" / "maths.jsonl"
+DATA = Path(__file__).parent / "data"
+QUESTIONS = DATA / "maths.jsonl"
+SECOND = DATA / "maths_second.jsonl"
+"""By another hand, in two halves; with ``split``, ``lang`` and ``author``."""
 
 
-def questions() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+def questions(file: Path = QUESTIONS) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def grade(known: dict[str, Any], event: dict[str, Any]) -> str:
@@ -28,8 +31,16 @@ def grade(known: dict[str, Any], event: dict[str, Any]) -> str:
 def _right(known: dict[str, Any], event: dict[str, Any]) -> bool:
     if "formula" in known:
         return event["kind"] == "formula" and event["formula"]["id"] == known["formula"]
+    if "formula_has" in known:
+        return event["kind"] == "formula" and all(
+            part in event["formula"]["latex"] for part in known["formula_has"]
+        )
     if "points" in known:
         return event["kind"] == "chart" and _drawn(known["points"], event["chart"])
+    if "bars" in known:
+        return event["kind"] == "chart" and _bars(event["chart"]) == {
+            name: float(value) for name, value in known["bars"].items()
+        }
     if event["kind"] != "value":
         return False
     result = event["result"]
@@ -38,6 +49,42 @@ def _right(known: dict[str, Any], event: dict[str, Any]) -> bool:
     match known:
         case {"values": wanted}:
             return _same_set([_value(v) for v in wanted], [_value(v) for v in result["values"]])
+        case {"values_any": several}:
+            found = [_value(v) for v in result["values"]]
+            return any(_same_set([_value(v) for v in wanted], found) for wanted in several)
+        case {"percent": text}:
+            shown = result["exact"]
+            number = _value(shown.removesuffix("%"))
+            return bool(number == (_value(text) / (1 if shown.endswith("%") else 100)))
+        case {"factors": text}:
+            with sp.evaluate(False):
+                product = _value(result["values"][0])
+            count = len(product.args) if isinstance(product, sp.Mul) else 1
+            return _same(sp.expand(product.doit()), sp.expand(_value(text))) and count == len(
+                _value(text).args
+            )
+        case {"region": text}:
+            return _region(result["exact"]) == _region(text)
+        case {"digits_any": texts}:
+            shown = (result["decimal"] or result["exact"]).rstrip("0")
+            return shown in [text.rstrip("0") for text in texts]
+        case {"series": text}:
+            bare = re.sub(r"\s*\+\s*O\(.*\)$", "", result["exact"])
+            return _same(_value(bare), _value(text))
+        case {"truth": truth}:
+            return bool(result["exact"] == ("true" if truth else "false"))
+        case {"prime_factors": powers}:
+            parts = [part.partition("^") for part in result["exact"].split("*")]
+            return {p: int(n or 1) for p, _, n in parts} == powers
+        case {"systems": several}:
+            solved = [
+                {k: _value(v) for k, v in (p.split(" = ") for p in text.split(", "))}
+                for text in result["values"]
+            ]
+            wanted = [{k: _value(v) for k, v in one.items()} for one in several]
+            return len(solved) == len(wanted) and all(one in solved for one in wanted)
+        case {"extrema": pairs}:
+            return all(f"({x}, {y})" in result["exact"] for x, y in pairs)
         case {"exact": text}:
             return bool(result["exact"] == text)
         case {"decimal": text}:
@@ -91,6 +138,27 @@ def _close(text: str, result: dict[str, Any], tolerance: float) -> bool:
     return number is not None and abs(float(number[0]) - float(text)) <= tolerance * abs(
         float(text)
     )
+
+
+def _region(text: str) -> sp.Set:
+    """The set of real x of ``2 < x < 3``, ``x > 4``, ``(2 < x) & (x < 3)``."""
+    x = sp.Symbol("x", real=True)
+    whole: sp.Set = sp.S.Reals
+    for part in text.split("&"):
+        ends = re.split(r"\s*(<=|<|>=|>)\s*", part.strip(" ()"))
+        for left, sign, right in zip(ends[::2], ends[1::2], ends[2::2], strict=False):
+            pair = [_value(side).subs(sp.Symbol("x"), x) for side in (left, right)]
+            whole &= sp.Rel(*pair, sign).as_set()
+    return whole
+
+
+def _bars(chart: dict[str, Any]) -> dict[str, float]:
+    """Names and heights of a chart of data with one series."""
+    names = chart["x"]["categories"]
+    if names is None or len(chart["series"]) != 1:
+        return {}
+    (series,) = chart["series"]
+    return {names[int(x)]: height for x, height in series["points"]}
 
 
 def _drawn(wanted: list[list[list[str]]], chart: dict[str, Any]) -> bool:

@@ -44,7 +44,7 @@ def calculate(expression: str, digits: str = "") -> Result:
         "calculate",
         tree_latex(tree),
         short,
-        decimal=decimal(short, places) if digits else decimal(short),
+        decimal=decimal(short, _shown_places(tree, short) if not digits else places),
         prefer_decimal=bool(digits)
         or _rounded(tree)
         or (has_decimal(tree) and bool(getattr(short, "is_Rational", 0))),
@@ -56,6 +56,13 @@ def calculate(expression: str, digits: str = "") -> Result:
 
 def _rounded(tree: Tree) -> bool:
     return isinstance(tree, Call) and tree.function == "round"
+
+
+def _shown_places(tree: Tree, value: Expr) -> int:
+    """Enough digits for the places that were asked for: ``round(pi, 20)``."""
+    if _rounded(tree) and value.is_Rational and not value.is_Integer:
+        return max(15, len(str(abs(int(value)))) + len(str(value.q)))
+    return 15
 
 
 def _digits(text: str) -> int:

@@ -21,9 +21,11 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "factor": ("expression",),
     "apart": ("expression", "variable"),
     "substitute": ("expression", "values"),
-    "solve": ("equations", "variables"),
+    "solve": ("equations", "variables", "lower", "upper"),
     "differentiate": ("expression", "variable", "order", "at"),
     "integrate": ("expression", "variable", "lower", "upper"),
+    "extrema": ("expression", "variable"),
+    "area": ("expressions", "lower", "upper"),
     "limit": ("expression", "variable", "point", "side"),
     "series": ("expression", "variable", "point", "order"),
     "sum": ("expression", "variable", "lower", "upper"),
@@ -34,8 +36,10 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "percent": ("action", "a", "b"),
     "complex": ("action", "expression"),
     "convert": ("value", "source", "target"),
+    "date": ("action", "a", "b"),
     "formula": ("name", "values", "target"),
     "plot": ("expressions", "lower", "upper"),
+    "chart": ("kind", "data"),
 }
 ACTIONS: dict[str, tuple[str, ...]] = {
     "matrix": (
@@ -53,7 +57,12 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     ),
     "percent": ("of", "what", "change", "increase", "decrease", "whole"),
     "complex": ("modulus", "argument", "conjugate", "real", "imaginary", "polar"),
+    "date": ("between", "after", "before", "weekday"),
 }
+SEVERAL = ("statistics", "complex", "matrix")
+"""Operations whose action may name several, separated by commas: ``mean, variance``."""
+
+CHARTS = ("bar", "line", "pie")
 
 
 class CallError(UsageError):
@@ -106,10 +115,20 @@ def checked(operation: str, arguments: dict[str, Any]) -> ToolCall:
             kept[name] = text
     if fields[0] not in kept:
         raise CallError(f"{operation} needs {fields[0]}", f"{operation} 缺少 {fields[0]}")
-    if operation in ACTIONS and kept["action"] not in ACTIONS[operation]:
-        names = ", ".join(ACTIONS[operation])
+    if operation in ACTIONS:
+        actions = [kept["action"]]
+        if operation in SEVERAL:
+            actions = [part.strip() for part in kept["action"].split(",")]
+        for action in actions:
+            if action not in ACTIONS[operation]:
+                names = ", ".join(ACTIONS[operation])
+                raise CallError(
+                    f"action={action[:40]!r} is not known; use one of {names}",
+                    f"没有 {action[:40]!r} 这种操作；可用的有：{names}",
+                )
+    if operation == "chart" and kept["kind"] not in CHARTS:
         raise CallError(
-            f"action={kept['action'][:40]!r} is not known; use one of {names}",
-            f"没有 {kept['action'][:40]!r} 这种操作；可用的有：{names}",
+            f"kind={kept['kind'][:40]!r} is not known; use one of {', '.join(CHARTS)}",
+            f"没有 {kept['kind'][:40]!r} 这种图；可用的有：{', '.join(CHARTS)}",
         )
     return ToolCall(operation, kept)

@@ -2,6 +2,7 @@
 """Numbers and arithmetic said in words, in Chinese and English, turned into notation."""
 
 import re
+from decimal import Decimal
 
 ZH_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 ZH_SCALES = {"十": 10, "百": 100, "千": 1000}
@@ -51,6 +52,8 @@ EN_NUMBER = re.compile(
 def zh_number(text: str) -> str | None:
     """``一百二十三`` -> ``123``, ``三点一四`` -> ``3.14``; None where it is no number."""
     whole, point, fraction = text.partition("点")
+    if not set(whole) & (ZH_DIGITS.keys() | {"十"}):
+        return None  # 万 alone is a word
     if not whole or (point and not fraction):
         return None
     value = _zh_whole(whole)
@@ -109,12 +112,19 @@ def en_number(text: str) -> str | None:
 def digits(text: str) -> str:
     """A text with every number in words as digits."""
     text = EN_NUMBER.sub(lambda m: en_number(m[0]) or m[0], text)
+    text = re.sub(r"(\d+(?:\.\d+)?)\s*([万亿])(?![零一二两三四五六七八九十百千\d])", _scaled, text)
     text = re.sub(
         rf"({ZH_NUMBER}|\d+)分之({ZH_NUMBER}|\d+(?:\.\d+)?)",
         lambda m: f"({_digits(m[2])}/{_digits(m[1])})",
         text,
     )
     return re.sub(ZH_NUMBER, lambda m: zh_number(m[0]) or m[0], text)
+
+
+def _scaled(found: re.Match[str]) -> str:
+    """``1.5万`` -> ``15000``."""
+    value = Decimal(found[1]) * {"万": 10**4, "亿": 10**8}[found[2]]
+    return f"{value.normalize():f}"
 
 
 def _digits(text: str) -> str:
@@ -146,6 +156,7 @@ EN_WORDS: list[tuple[str, str]] = [
     (r"\b(?:one |a |1 )quarter of\b", " (1/4) * "),
     (r"\b(?:two|2)[ -]thirds of\b", " (2/3) * "),
     (r"\b(?:three|3)[ -]quarters of\b", " (3/4) * "),
+    (r"(?<![\d/])(\d+\s*/\s*\d+) of\b", r"(\1) * "),
     (r"\b(?:one|a) half\b", " (1/2) "),
     (r"\b(?:one|a|1)[ -]third\b", " (1/3) "),
     (r"\b(?:one|a|1)[ -]quarter\b", " (1/4) "),

@@ -2,22 +2,39 @@
 
 import sympy as sp
 
-from hunyuan.maths import algebra, arithmetic, calculus, conversion, matrices, solving, statistics
+from hunyuan.maths import (
+    algebra,
+    arithmetic,
+    calculus,
+    conversion,
+    dates,
+    extrema,
+    matrices,
+    solving,
+    statistics,
+)
 from hunyuan.maths.build import Builder, MathsProblem
-from hunyuan.maths.call import ToolCall, checked
+from hunyuan.maths.call import SEVERAL, ToolCall, checked
 from hunyuan.maths.formulas import with_values
 from hunyuan.maths.grammar import Call, Relation, Sequence, Tree, parse_list
 from hunyuan.maths.latex import UnknownCommand, looks_like_latex, to_plain
-from hunyuan.maths.result import Result, Step
+from hunyuan.maths.result import Result, Step, together
 from hunyuan.maths.show import plain as tree_plain
 from hunyuan.maths.trees import substituted
 
-NOT_MATHS = {"source", "target", "action", "name", "side"}
+NOT_MATHS = {"source", "target", "action", "name", "side", "kind"}
 
 
 def perform(call: ToolCall) -> Result:
     """Compute. Raises `HunyuanError` subclasses for what cannot be."""
     call = checked(call.operation, dict(call.arguments))
+    if call.operation in SEVERAL and "," in call.arguments["action"]:
+        actions = [part.strip() for part in call.arguments["action"].split(",")]
+        singles = [
+            perform(ToolCall(call.operation, {**call.arguments, "action": action}))
+            for action in dict.fromkeys(actions)
+        ]
+        return together(singles)
     given = {
         name: text if name in NOT_MATHS else read_latex(text)
         for name, text in call.arguments.items()
@@ -36,7 +53,16 @@ def perform(call: ToolCall) -> Result:
         case "substitute":
             return algebra.substitute(given["expression"], given.get("values", ""))
         case "solve":
-            return solving.solve(given["equations"], given.get("variables", ""))
+            return solving.solve(
+                given["equations"],
+                given.get("variables", ""),
+                lower=given.get("lower", ""),
+                upper=given.get("upper", ""),
+            )
+        case "extrema":
+            return extrema.extrema(**given)
+        case "area":
+            return extrema.area(**given)
         case "differentiate":
             return calculus.differentiate(**given)
         case "integrate":
@@ -61,6 +87,8 @@ def perform(call: ToolCall) -> Result:
             return conversion.convert(
                 given["value"], _needed(given, "source"), _needed(given, "target")
             )
+        case "date":
+            return dates.date(given["action"], _needed(given, "a"), given.get("b", ""))
         case "formula":
             return _formula(**given)
     raise MathsProblem(f"{call.operation} is not computed here", f"此处不能执行 {call.operation}")

@@ -70,6 +70,25 @@ def answer(operation: str, question: str, value: Expr, **more: Any) -> Result:
     )
 
 
+def together(results: list[Result]) -> Result:
+    """Several answers to one question, in order."""
+    checks = [r.check for r in results if r.check is not None]
+    check = next((c for c in checks if c.passed is False), checks[0] if checks else None)
+    decimals = [r.decimal or r.exact for r in results]
+    return Result(
+        operation=results[0].operation,
+        question=r",\; ".join(r.question for r in results),
+        exact=", ".join(r.exact for r in results),
+        latex=r",\; ".join(r.latex for r in results),
+        decimal=", ".join(decimals) if any(r.decimal for r in results) else None,
+        values=[value for r in results for value in (r.values or [r.exact])],
+        prefer_decimal=all(r.prefer_decimal or r.decimal is None for r in results),
+        steps=[step for r in results for step in r.steps],
+        notes=list(dict.fromkeys(note for r in results for note in r.notes)),
+        check=check,
+    )
+
+
 def latex(value: Expr) -> str:
     """LaTeX of a SymPy object; a very long number is cut in the middle."""
     if isinstance(value, (list, tuple)):

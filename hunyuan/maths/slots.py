@@ -181,7 +181,7 @@ OPENING = re.compile(
     r"^(?:the|对于|对|把|将|求|在|当)\s*(?![a-z]{2})",
     re.IGNORECASE,
 )
-NAMED = re.compile(r"^\s*(?:y|[fgh]\s*\(\s*[a-z]\s*\)|[fgh])\s*=\s*(?!=)", re.IGNORECASE)
+NAMED = re.compile(r"^\s*(?:[yzuw]|[fgh]\s*\(\s*[a-z]\s*\)|[fgh])\s*=\s*(?!=)", re.IGNORECASE)
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?%?"
 EDGES = " \t\n,，.。;；:：?？、"
 

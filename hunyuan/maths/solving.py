@@ -7,7 +7,15 @@ from sympy.logic.boolalg import BooleanAtom
 
 from hunyuan.maths.algebra import main_variable
 from hunyuan.maths.build import Builder, MathsProblem
-from hunyuan.maths.grammar import Operation, Relation, Sequence, Tree, parse_list, variables
+from hunyuan.maths.grammar import (
+    Operation,
+    Relation,
+    Sequence,
+    Tree,
+    parse,
+    parse_list,
+    variables,
+)
 from hunyuan.maths.numeric import evaluated, function_of
 from hunyuan.maths.result import Check, Result, Step, decimal, latex, plain
 from hunyuan.maths.show import latex as tree_latex
@@ -19,10 +27,13 @@ MAX_EQUATIONS = 12
 LONG = 40  # operations; a longer root is shown as a decimal
 
 
-def solve(equations: str, names: str = "", *, positive: bool = False) -> Result:
+def solve(
+    equations: str, names: str = "", *, positive: bool = False, lower: str = "", upper: str = ""
+) -> Result:
     """Solutions of one equation, an inequality, or a system of them; an expression means ``= 0``.
 
-    ``positive`` keeps only positive numbers, where lengths are meant.
+    ``positive`` keeps only positive numbers, where lengths are meant. With ``lower`` and ``upper``
+    the real solutions between them, both ends included.
     """
     trees: list[Tree] = []
     for tree in parse_list(equations):
@@ -48,6 +59,8 @@ def solve(equations: str, names: str = "", *, positive: bool = False) -> Result:
         return _inequality(trees, name, free, question)
     if len(trees) == 1:
         name = wanted[0] if names else main_variable(free)
+        if lower and upper:
+            return _between(trees[0], name, question, lower, upper)
         return _one_equation(trees[0], name, question, positive)
     return _system(trees, wanted, question)
 
@@ -122,10 +135,39 @@ def _one_equation(tree: Tree, name: str, question: str, positive: bool) -> Resul
     if any(root.has(sp.Piecewise) for root in roots):
         roots = [sp.piecewise_fold(r) for r in roots]
     roots.sort(key=_order)
+    real = [root for root in roots if root.is_number and _order(root)[0] == 0]
+    if real and len(real) < len(roots) and not difference.is_rational_function(symbol):
+        # Of endlessly many complex solutions SymPy lists some; people mean the real ones.
+        roots = real
     if positive and any(root.is_positive for root in roots):
         roots = [root for root in roots if root.is_positive]
     check = _substituted(left - right, symbol, roots, numeric)
     return _roots_result(question, name, roots, steps, check, numeric)
+
+
+def _between(tree: Tree, name: str, question: str, lower: str, upper: str) -> Result:
+    """The real solutions in a closed interval, where they can be listed."""
+    builder = Builder()
+    left, right = _sides(tree, builder)
+    symbol = builder.symbol(name)
+    low, high = (builder.expression(parse(bound)) for bound in (lower, upper))
+    if not (low.is_real and high.is_real and low < high):
+        raise MathsProblem(
+            f"the interval from {lower[:20]} to {upper[:20]} is empty or not real",
+            f"从 {lower[:20]} 到 {upper[:20]} 的区间为空或不是实数",
+        )
+    found = sp.solveset(left - right, symbol, sp.Interval(low, high))
+    if found is not sp.S.EmptySet and not isinstance(found, sp.FiniteSet):
+        raise MathsProblem(
+            "the solutions in this interval cannot be listed", "无法逐一列出该区间内的解"
+        )
+    roots = sorted((_tidy(root) for root in found), key=_order)
+    x = name_latex(name)
+    steps = [
+        Step("Only here:", "只取区间：", rf"{latex(low)} \le {x} \le {latex(high)}"),
+    ]
+    check = _substituted(left - right, symbol, roots, numeric=False)
+    return _roots_result(question, name, roots, steps, check, False)
 
 
 TRIGONOMETRIC = (sp.sin, sp.cos, sp.tan, sp.cot, sp.sec, sp.csc)

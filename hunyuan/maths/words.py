@@ -10,59 +10,91 @@ left to the model; nothing is guessed here.
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from hunyuan.maths import (
     slots,
+    spelling,
     words_algebra,
     words_calculus,
+    words_chance,
+    words_data,
+    words_dates,
     words_formula,
+    words_money,
     words_numbers,
     words_plot,
+    words_steps,
 )
 from hunyuan.maths.call import MAX_QUESTION, ToolCall, tool_call
+from hunyuan.maths.grammar import ALIASES, CONSTANTS, FUNCTIONS, GREEK
 from hunyuan.maths.latex import LatexProblem, looks_like_latex, stripped, to_plain
 
 MAX_PROSE = 400
 """Longer questions are not matched against patterns, whose time grows faster than the text."""
 
 POLITE = re.compile(
-    r"^(?:(?:please|can you|could you|would you|kindly|help me|i want to|i need to|let's|now|"
-    r"tell me|hey|hi|hello|so)\b[\s,]*|(?:请问|请你|请|麻烦你?|帮我|帮忙|你能|能不能|能否|可以|可否|我想要?|"
-    r"我要|告诉我|给我|替我|来|一下|下面的?|你好)[\s,，]*)+",
+    r"^(?:(?:please|pls|plz|can (?:you|u|i)|could (?:you|i)|would you|will you|kindly|help(?: me)?(?: with| to)?|"
+    r"i(?:'d| would) like (?:you )?to(?: know)?|i (?:want|need)(?: you)? to(?: know)?|i (?:want|need)(?= the)|let's|lets|now|"
+    r"tell me|hey|hi|hello|so|ok|okay|um+|well|quick question|just|do you know|any idea|question|yo|thanks)\b[\s,:.!]*|"
+    r"(?:请问|请教|请你|请|麻烦(?:你|您)?|劳驾|帮(?:我|忙)(?=\S)|你能|您能|能(?=帮|不能|告)|能不能|能否|可以|可否|我想(?:要|知道|问)?|你知道|"
+    r"我要|告诉我|给我|替我|来|一下|下面的?|你好|您好|老师|那么|那|嗯|快速)[\s,，!！]*)+",
     re.IGNORECASE,
 )
 COMMAND = re.compile(
-    r"^(?:(?:what(?:'s| is| are)(?: the (?:values?|results?) of)?|how much (?:is|are)|calculate|"
-    r"compute|evaluate|find|determine|work out|give(?: me)?|show(?: me)?|get|the value of|"
-    r"solve for the value of)\b\s*(?:the (?:values?|results?) of\s+)?|"
+    r"^(?:(?:what(?:'s|s|’s| is| are| r| would be| does)(?: the (?:values?|results?|answers?) (?:of|to))?|wats|how much (?:is|are|does)|"
+    r"calculate|calc|compute|evaluate|find(?: out)?|determine|work out|figure out|give(?: me)?|show(?: me)?|get|the (?:exact )?value of|"
+    r"solve for the value of|the answer to)\b\s*(?:the (?:exact )?(?:values?|results?) of\s+)?|"
     r"(?:计算|试计算|算一下|算算|算|求出|求一下|试求|求得|求(?!导|和|积(?!分)|解|极限|根|值|证|不定|定积)|"
     r"问|已知问|得出|给出)\s*(?:一下|出)?\s*[:：]?\s*)+",
     re.IGNORECASE,
 )
 ENDING = re.compile(
     r"(?:\s*(?:(?:是|等于|=|为|的结果是|的值是|结果是|得)?\s*(?:多少|几|什么|啥)(?:呢|啊|呀)?|的值|的结果|"
-    r"等于|是多大|多大|equals?( what)?|please|is what|\?|？|。|!！|=|\bequal to\b)\s*)+$",
+    r"等于|是多大|多大|equals?( what)?|please|pls|plz|thanks?(?: you| u)?|thx|for me|exactly|is what|"
+    r"\b(?:i|we) (?:need|want)|谢谢(?:你|您|啦)?|多谢|好吗|可以吗|行吗|[吗嘛呗吧哈]|\?|？|。|\.|!|！|,|，|=|\bequal to\b)\s*)+$",
     re.IGNORECASE,
 )
 
-OPERATOR = re.compile(r"d(?:\^\d)?\s*/\s*d[a-z]")
+INDIRECT = re.compile(
+    r"^(?:what|how much|how many)\s+(.+?)\s+(?:is|are|equals?|makes?|comes? to)[\s?.]*$",
+    re.IGNORECASE,
+)
+"""``(tell me) what 7 factorial is``."""
+
+PROSE = re.compile(r"(?<![A-Za-z\\])(?:is|[A-Za-z]{3,})(?![A-Za-z(])")
+
+FULL_WIDTH = {
+    code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if chr(code) not in "，：；？！．"
+}
+"""Letters, digits and signs typed with a Chinese keyboard; its punctuation stays."""
+
+OPERATOR = re.compile(r"[d∂](?:\^\d)?\s*/\s*d[a-z]")
 """``d/dx ...`` is no quotient."""
 
 Rule = Callable[[str], ToolCall | None]
 
 # From the special to the general. A rule sees the question without courtesies around it.
 RULES: tuple[Rule, ...] = (
+    words_data.chart,
     words_plot.plot,
+    words_dates.dates,
+    words_money.money,
+    words_chance.probability,
+    words_chance.letters,
     words_numbers.conversion,
     words_numbers.percentage,
     words_numbers.statistics,
     words_numbers.number_theory,
     words_numbers.combinatorics,
     words_algebra.matrices,
+    words_algebra.named_matrices,
     words_calculus.sums,
     words_calculus.limits,
     words_calculus.series,
+    words_calculus.extrema,
     words_calculus.derivatives,
+    words_calculus.areas,
     words_calculus.integrals,
     words_algebra.complex_numbers,
     words_algebra.substitution,
@@ -83,9 +115,22 @@ def understand(question: str) -> ToolCall | None:
     if len(text) > MAX_PROSE:
         return words_numbers.statistics(text) if len(re.sub(r"[\d\s,.;]", "", text)) < 60 else None
     text = _undelimited(text)
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", text.translate(FULL_WIDTH))
+    text = re.sub(r"(?<=\d) [xX×] ?(?=\d)|(?<=\d)×(?=\d)", " * ", text)
+    # As it is written; with slips of the pen mended; as two steps.
+    mended = spelling.corrected(text)
+    for version in dict.fromkeys((text, mended)):
+        if call := _understood(version):
+            return call
+    bare = ENDING.sub("", POLITE.sub("", mended)).strip()
+    return words_steps.steps(bare, _understood)
+
+
+def _understood(text: str) -> ToolCall | None:
+    """One request, with its courtesies."""
     text = POLITE.sub("", text).strip()
     asked = COMMAND.sub("", text).strip()
+    asked = INDIRECT.sub(r"\1", asked)
     short = ENDING.sub("", asked).strip()
     for version in dict.fromkeys((short, asked, text)):
         if not version:
@@ -135,6 +180,19 @@ def _embedded(text: str) -> ToolCall | None:
     return None
 
 
+def _prose(text: str) -> bool:
+    """Whether a run of letters is rather a word than a product: ``wat``, not ``abc`` or ``cosx``."""
+    if " " not in text.strip():
+        return False
+    for word in PROSE.findall(text):
+        known = word in FUNCTIONS or word in ALIASES or word in GREEK or word in CONSTANTS
+        inside = any(name in word for name in (*FUNCTIONS, *ALIASES, *GREEK) if len(name) > 1)
+        ascending = all(ord(b) - ord(a) == 1 for a, b in pairwise(word))
+        if not (known or inside or ascending):
+            return True
+    return False
+
+
 def _expression(text: str) -> ToolCall | None:
     """An expression to be computed, an equation to be solved or a matrix to be shown."""
     text = re.sub(r"\s*=\s*[?？]?\s*$", "", text)
@@ -144,6 +202,8 @@ def _expression(text: str) -> ToolCall | None:
     if found is None:
         return None
     parsed = slots.trees(found)
+    if _prose(found):
+        return None
     # One letter or a lone word is no question.
     if parsed is None or (len(text) == 1 and not text.isdigit()):
         return None

@@ -2,6 +2,8 @@
 """Rules: derivatives, integrals, limits, series, sums."""
 
 import re
+from fractions import Fraction
+from itertools import pairwise
 
 from hunyuan.maths import slots
 from hunyuan.maths.call import ToolCall, tool_call
@@ -20,7 +22,7 @@ AT = re.compile(
     re.IGNORECASE,
 )
 WITH_RESPECT = re.compile(
-    r"\s*,?\s*(?:with respect to|w\.?r\.?t\.?|by)\s+([a-z]|theta)$|\s*(?:关于|对)\s*([a-z])\s*(?:的)?$",
+    r"\s*,?\s*(?:with respect to|w\.?r\.?t\.?|by)\s+([a-z]|theta)$|\s*[,，]?\s*求?(?:关于|对)\s*([a-z])\s*(?:的|求)?$",
     re.IGNORECASE,
 )
 ORDER = r"(?:(first|second|third|fourth|fifth|1st|2nd|3rd|4th|5th)(?:[- ]order)?\s+)?"
@@ -28,7 +30,7 @@ DERIVATIVES = [
     re.compile(rf"^(?:the )?{ORDER}(?:partial )?derivative of\s+(.+)$", re.IGNORECASE),
     re.compile(r"^()(?:differentiate|derive)\s+(.+)$", re.IGNORECASE),
     re.compile(
-        r"^(?:d(?:\^(\d))?\s*/\s*d([a-z])(?:\^\d)?)\s*(?:of\s+)?\[?(.+?)\]?$", re.IGNORECASE
+        r"^(?:[d∂](?:\^(\d))?\s*/\s*[d∂]([a-z])(?:\^\d)?)\s*(?:of\s+)?\[?(.+?)\]?$", re.IGNORECASE
     ),
     re.compile(r"^(?:求)?\s*([一二两三四五六1-6])\s*阶(?:导数|导函数|导)\s*[:：]?\s*(.+)$"),
     re.compile(
@@ -92,6 +94,52 @@ def _derivative(body: str, order: str, variable: str) -> ToolCall | None:
     )
 
 
+# -- extreme values and areas --------------------------------------------------------------------
+
+EXTREME = r"(?:local |relative |global |absolute )?(?:extrema|extremum|extreme (?:values?|points?)|(?:maxima|maximums?) and (?:the )?(?:minima|minimums?)|minima and maxima|turning points?|critical points?)"
+EXTREMA = [
+    re.compile(rf"^(?:the )?(?:all )?{EXTREME}\s+(?:of|for|on)\s+(.+)$", re.IGNORECASE),
+    re.compile(r"^(?:函数|曲线)?\s*(.+?)\s*的?\s*(?:所有|全部)?(?:极值点?|极大值(?:和|与|及|、)极小值|极大极小值|驻点)(?:点)?(?:是|为|有哪些)?$"),
+]  # fmt: skip
+AREA_BETWEEN = [
+    re.compile(r"^(?:the )?area\s+(?:of the region\s+)?(?:between|enclosed by|bounded by|enclosed between)\s+(?:the )?(?:curves?|graphs?|lines?|parabolas?|functions?)?\s*(?:of\s+)?(.+?)\s+and\s+(?:the )?(?:curve|line|graph|parabola)?\s*(?:of\s+)?(.+)$", re.IGNORECASE),
+    re.compile(r"^(?:由)?(?:曲线|抛物线|直线|函数)?\s*(.+?)\s*(?:和|与|及|、)\s*(?:曲线|抛物线|直线|函数)?\s*(.+?)\s*(?:所)?(?:围成|围|之间)的?(?:封闭)?(?:图形|区域|部分)?的?面积$"),
+]  # fmt: skip
+
+
+def extrema(text: str) -> ToolCall | None:
+    """``local extrema of x^3 - 3x``, ``函数 x^3-3x 的极值``."""
+    for pattern in EXTREMA:
+        if (found := pattern.match(text)) and (body := slots.expression(found[1])):
+            return tool_call("extrema", expression=body)
+    return None
+
+
+def areas(text: str) -> ToolCall | None:
+    """``area between y = x^2 and y = x``, ``曲线 y=x² 和 y=x 围成的面积``."""
+    for pattern in AREA_BETWEEN:
+        found = pattern.match(text)
+        if not found:
+            continue
+        second, lower, upper = found[2], "", ""
+        for bounds in BOUNDS:
+            if inner := bounds.search(second):
+                lower, upper = inner[1], inner[2]
+                second = second[: inner.start()]
+                break
+        if re.fullmatch(r"(?:the )?x[- ]?axis|x\s*轴", second.strip(), re.IGNORECASE):
+            second = "0"
+        curves = slots.expression(found[1]), slots.expression(second)
+        if curves[0] and curves[1]:
+            return tool_call(
+                "area",
+                expressions=", ".join(c for c in curves if c),
+                lower=_bound(lower) or "",
+                upper=_bound(upper) or "",
+            )
+    return None
+
+
 # -- integrals -----------------------------------------------------------------------------------
 
 B = r"([-+]?[^\s,，]+?)"
@@ -104,7 +152,7 @@ BOUNDS = [
     re.compile(r"\s*[,，]?\s*(?:积分)?(?:区间|上下限|下上限)(?:为|是)?\s*[\[(]?\s*([^,，\[\]]+?)\s*[,，]\s*([^\[\]]+?)\s*[\])]?$"),
 ]  # fmt: skip
 INTEGRALS = [
-    re.compile(r"^(?:the )?(?:(?:in)?definite )?(?:integral|integrals|antiderivative|anti-derivative|primitive)\s+(?:of\s+)?(.+)$", re.IGNORECASE),
+    re.compile(r"^(?:the )?(?:(?:in)?definite |improper )?(?:integral|integrals|antiderivative|anti-derivative|primitive)\s+(?:of\s+)?(.+)$", re.IGNORECASE),
     re.compile(r"^integrate\s+(.+)$", re.IGNORECASE),
     re.compile(r"^(?:the )?area under (?:the (?:curve|graph) (?:of )?)?(.+)$", re.IGNORECASE),
     re.compile(r"^(?:曲线|函数)?\s*(.+?)\s*(?:之间)?(?:的)?(?:曲线下)的?面积$"),
@@ -115,7 +163,7 @@ INTEGRALS = [
 SIGN = re.compile(
     r"^∫\s*(?:_\s*[{(]?\s*([^\s^_{}]+?)\s*[})]?\s*\^\s*[{(]?\s*([^\s^_{}]+?)\s*[})]?\s+|"
     r"_?\s*[\[(]\s*([^,]+?)\s*,\s*([^\])]+?)\s*[\])]\s*|"
-    r"\(\s*(\S+?)\s*到\s*(\S+?)\s*\)\s*|(?:from\s+)?(\S+)\s+to\s+(\S+)\s+)?(.+?)\s*d\s*([a-z])$"
+    r"\(?\s*从?\s*(\S+?)\s*到\s*([^\s)]+?)(?:\s*\)\s*|\s+)|(?:from\s+)?(\S+)\s+to\s+(\S+)\s+)?(.+?)\s*d\s*([a-z])$"
 )
 SIGN_AFTER = re.compile(
     rf"^∫\s*(.+?)\s*d\s*([a-z])\s*,?\s*(?:from|从)\s*{B}\s*(?:to|到)\s*{B}$", re.IGNORECASE
@@ -240,7 +288,7 @@ def limits(text: str) -> ToolCall | None:
 
 # -- series --------------------------------------------------------------------------------------
 
-NTH = r"(?:to|up to|through)\s+(?:order|degree|the)?\s*(\d+)(?:th|rd|nd|st)?(?:\s*(?:order|degree|terms?))?"
+NTH = r"(?:to|up to|upto|through|until|of)\s+(?:and including\s+)?(?:the\s+)?(?:order|degree|power|[a-z]\^)?\s*\(?(\d+)\)?(?:th|rd|nd|st)?(?:[- ]*(?:order|degree|power))?(?:\s*terms?)?"
 POINT = r"(?:at|around|about|near)\s+(?:the point\s+)?(?:[a-z]\s*=\s*)?(\S+?)"
 SERIES = [
     re.compile(
@@ -250,16 +298,19 @@ SERIES = [
     re.compile(
         r"^(?:把|将|函数)?\s*(.+?)\s*的?\s*()([一二三四五六七八九十\d]+)\s*阶(?:泰勒|麦克劳林)(?:级数|展开式?|公式|多项式)*$"
     ),
-    re.compile(rf"^(?:the )?(?:taylor|maclaurin|power)?\s*(?:series|expansion|polynomial)(?:\s+expansion)?\s*(?:of|for)\s+(.+?)(?:\s+{POINT})?(?:[\s,]+{NTH})?$", re.IGNORECASE),
+    re.compile(rf"^(?:the )?(?:taylor|maclaurin|power)?\s*(?:series|expansion|polynomial)(?:\s+(?:expansion|approximation))?\s*(?:of|for)\s+(.+?)(?:\s+{POINT})?(?:[\s,]+{NTH})?$", re.IGNORECASE),
     re.compile(rf"^(?:expand|develop)\s+(.+?)\s+(?:in|into|as)\s+(?:a\s+)?(?:taylor|maclaurin|power) series(?:\s+{POINT})?(?:[\s,]+{NTH})?$", re.IGNORECASE),
+    re.compile(r"^(?:把|将|函数)?\s*(.+?)\s*(?:在|关于)\s*(?:点)?\s*(?:[a-z]\s*=\s*)?(\S+?)\s*(?:处|点处?|附近)\s*(?:展开|泰勒展开)(?:成|为)?\s*(?:到|至)?\s*(?:第|[a-z]\s*的?)?\s*(?:[a-z]\^)?([一二三四五六七八九十\d]+)\s*(?:阶|次|项)?(?:方|幂|多项式)?$"),
     re.compile(r"^(?:把|将|函数)?\s*(.+?)\s*(?:在|关于)\s*(?:点)?\s*(?:[a-z]\s*=\s*)?(\S+?)\s*(?:处|点处?|附近)?\s*的?\s*(?:泰勒|幂级数|级数|麦克劳林)(?:级数|展开式?|公式|多项式|展开成?)*\s*(?:展开)?\s*[,，(（]?\s*(?:到|至|展开到|前|取到?)?\s*(?:第)?\s*(?:x\^?)?(\d+)?\s*(?:阶|次|项)?[)）]?$"),
-    re.compile(r"^(?:把|将|函数)?\s*(.+?)\s*的?\s*()(?:泰勒|麦克劳林|幂级数)(?:级数|展开式?|公式|多项式)*\s*[,，(（]?\s*(?:到|至|展开到|前|取到?)?\s*(?:第)?\s*(\d+)?\s*(?:阶|次|项)?[)）]?$"),
+    re.compile(r"^(?:把|将|函数)?\s*(.+?)\s*的?\s*()(?:泰勒|麦克劳林|幂级数)(?:级数|展开式?|公式|多项式)*\s*[,，(（]?\s*(?:到|至|展开到|前|取到?)?\s*(?:第)?\s*(?:[a-z]\^)?(\d+)?\s*(?:阶|次|项)?[)）]?$"),
 ]  # fmt: skip
 
 
 def series(text: str) -> ToolCall | None:
     """``taylor series of sin x at 0 to order 5``, ``e^x 在 x=0 处的泰勒展开``."""
-    if not re.search(r"series|taylor|maclaurin|泰勒|麦克劳林|级数|expansion", text, re.IGNORECASE):
+    if not re.search(
+        r"series|taylor|maclaurin|泰勒|麦克劳林|级数|expansion|展开", text, re.IGNORECASE
+    ):
         return None
     for pattern in SERIES:
         found = pattern.match(text)
@@ -281,6 +332,7 @@ SUMS = [
     re.compile(rf"^(?:the )?(sum|summation|product) (?:of\s+)?(.+?)\s*,?\s*{RANGE_EN}$", re.IGNORECASE),
     re.compile(rf"^(?:the )?(sum|summation|product)\s+{RANGE_EN}\s+of\s+(.+)$", re.IGNORECASE),
     re.compile(rf"^()(.+?)\s*[,，]?\s*(?:对|当)?\s*([a-z])\s*(?:=|从)\s*{B}\s*(?:到|至)\s*{B}\s*(?:的)?(?:求和|的?和|累加|的?总和)$"),
+    re.compile(rf"^()(?:求和|求?\s*[∑Σ])\s*[:：]?\s*([a-z])\s*(?:=|从)\s*{B}\s*(?:到|至)\s*{B}(?:\s*(?:的|时|[:：,，])\s*|\s+)(.+)$"),
     re.compile(rf"^()(?:求和)\s*[:：]?\s*(.+?)\s*[,，]\s*([a-z])\s*(?:=|从)\s*{B}\s*(?:到|至)\s*{B}$"),
     re.compile(rf"^(积)?(?:对)?\s*([a-z])\s*从\s*{B}\s*到\s*{B}\s*(?:时)?\s*[,，]?\s*(?:对)?\s*(.+?)\s*(?:求和|的和)$"),
     re.compile(rf"^(product)?(.+?)\s*[,，]?\s*(?:对|当)?\s*([a-z])\s*(?:=|从)\s*{B}\s*(?:到|至)\s*{B}\s*(?:的)?(?:求积|连乘积?|的?乘积|的积)$"),
@@ -345,13 +397,13 @@ def sums(text: str) -> ToolCall | None:
         found = pattern.match(text)
         if not found:
             continue
-        if index in (1, 4):
+        if index in (1, 3, 5):
             name, variable, low, high, body = found.groups()
         else:
             name, body, variable, low, high = found.groups()
         expression, lower, upper = slots.expression(body), _bound(low), _bound(high)
         if expression and lower and upper:
-            product = (name or "").lower() in ("product", "积") or index == 5
+            product = (name or "").lower() in ("product", "积") or index == 6
             return tool_call(
                 "product" if product else "sum",
                 expression=expression,
@@ -362,9 +414,47 @@ def sums(text: str) -> ToolCall | None:
     return None
 
 
+ENDLESS = re.compile(
+    r"^(.+?)\s*\+\s*(?:\.{2,}|…+|⋯+|\\cdots|\\dots|\\ldots)\s*(?:的?(?:总|之)?和|to infinity|and so on|无穷)?$"
+)
+
+
+def _geometric(text: str) -> ToolCall | None:
+    """``1/2 + 1/4 + 1/8 + ...``: three terms or more of one ratio below 1."""
+    text = re.sub(
+        r"^(?:the )?(?:infinite )?(?:sum|series)\s*(?:of\s+)?(?=[\d-])",
+        "",
+        text,
+        flags=re.IGNORECASE,
+    )
+    found = ENDLESS.match(text)
+    if not found:
+        return None
+    try:
+        terms = [Fraction(part.replace(" ", "")) for part in found[1].split("+")]
+    except (ValueError, ZeroDivisionError):
+        return None
+    if len(terms) < 3 or 0 in terms:
+        return None
+    ratios = {after / before for before, after in pairwise(terms)}
+    if len(ratios) != 1 or not abs(ratio := ratios.pop()) < 1:
+        return None
+    return tool_call(
+        "sum", expression=f"({terms[0]})*({ratio})^k", variable="k", lower="0", upper="oo"
+    )
+
+
 def _dots(text: str) -> ToolCall | None:
-    """``1+2+3+...+100``, ``2+4+6+...+100``, ``1^2+2^2+...+n^2``."""
-    found = DOTS.match(text)
+    """``1+2+3+...+100``, ``2+4+6+...+100``, ``1^2+2^2+...+n^2``, ``1/2+1/4+1/8+...``."""
+    if call := _geometric(text):
+        return call
+    found = DOTS.match(
+        re.sub(
+            r"^(?:等[差比])?(?:数列|级数)?(?:求和|的?和)\s*[:：]?\s*(?=\d)|^(?:the )?sum (?:of )?(?:the )?(?:series )?(?=\d)",
+            "",
+            text,
+        )
+    )
     if not found:
         return None
     first, second, third, last = found.groups()

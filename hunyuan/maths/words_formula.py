@@ -32,7 +32,7 @@ ASKING = re.compile(
 )
 LEGS = [
     (re.compile(rf"(?:legs?|直角边)(?:\s*(?:长)?(?:of|are|is|为|是|分别为|分别是|长分别为|的长分别为))?\s*{VALUE}{UNIT}\s*(?:and|,|，|和|、|与)\s*{VALUE}", re.IGNORECASE), "pythagoras", ("a", "b")),
-    (re.compile(rf"(?:sides|三边|三条边|边长)(?:\s*(?:长)?(?:of|are|is|为|是|分别为|分别是))?\s*{VALUE}{UNIT}\s*[,，、]\s*{VALUE}{UNIT}\s*(?:,\s*and|and|[,，、和与])\s*{VALUE}", re.IGNORECASE), "heron", ("a", "b", "c")),
+    (re.compile(rf"(?:sides|三边|三条边|边长)(?:\s*(?:长)?(?:of|are|is|为|是|分别为|分别是|:|：))?\s*{VALUE}{UNIT}\s*[,，、 ]\s*{VALUE}{UNIT}\s*(?:,\s*and|and|[,，、和与 ])\s*{VALUE}", re.IGNORECASE), "heron", ("a", "b", "c")),
 ]  # fmt: skip
 POINTS = re.compile(
     r"(?:distance|距离|midpoint|slope|斜率).*?\(\s*([-\d.]+)\s*[,，]\s*([-\d.]+)\s*\).*?\(\s*([-\d.]+)\s*[,，]\s*([-\d.]+)\s*\)|"

@@ -132,18 +132,64 @@ def percentage(text: str) -> ToolCall | None:
     for pattern, action, a, b in PERCENTAGES:
         if found := pattern.match(text):
             return tool_call("percent", action=action, a=found[int(a)], b=found[int(b)])
+    if call := _price(text):
+        return call
     if discount := re.search(
         r"打\s*([一二三四五六七八九\d](?:[点.]?[一二三四五六七八九\d])?)\s*折", text
     ):
-        price = re.search(N, text[: discount.start()])
+        before, after = text[: discount.start()], text[discount.end() :]
+        # "Then 20 off as well" is more than this rule knows.
+        price = re.search(N, before) if len(re.findall(N, before)) == 1 else None
+        if re.search(r"[\d一二三四五六七八九十]|再|原价(?:是|为)?多少", after):
+            return None
         tenths = discount[1]
         if not tenths[0].isdigit():
             tenths = "".join(str(numerals.ZH_DIGITS.get(c, "")) for c in tenths if c != "点")
         digits = tenths.replace(".", "")
         if price and digits.isdigit():
             off = f"{digits}0" if len(digits) == 1 else digits
+            if re.search(r"省|便宜|优惠了", after):
+                off = str(100 - int(off))
             return tool_call("percent", action="of", a=off, b=price[1])
     return None
+
+
+ONE_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|percent|per cent)", re.IGNORECASE)
+MORE_TO_IT = re.compile(
+    r"original|\bbefore\b|原价(?:是|为)?(?:多少|$)|原来(?:是|卖|要)?(?:多少|$)|\bwas it\b|\beach\b|every|twice|"
+    r"half|另|再|每|一半|倍|years?|months?|年|月",
+    re.IGNORECASE,
+)
+LESS = re.compile(
+    r"(?:%|percent)\s*(?:off|discount|reduction|cheaper|less)|discount(?:ed)? (?:of|by|at)|(?:reduced|marked down|"
+    r"lowered|drops?|dropped|fell|falls) (?:by )?|降价|降低|优惠|便宜|减价|下调|降了?",
+    re.IGNORECASE,
+)
+GREATER = re.compile(
+    r"(?:%|percent)\s*(?:sales |service )?(?:tax|vat|gst|tip|gratuity|markup|increase|raise)|(?:marked up|increased|"
+    r"raised|rises?|rose|goes up|went up|grew) (?:by )?|涨价?|提价|加价|上涨|上调|增加|提高",
+    re.IGNORECASE,
+)
+PART = re.compile(
+    r"sav(?:e|ed|ings)|how much (?:is )?(?:the )?(?:discount|tax|tip|vat|gratuity)|(?:tip|tax|vat|gratuity|discount|"
+    r"commission) (?:on|for|of)\b|省|(?:便宜|优惠|降|涨|减)了?多少|税(?:是|款)?多少|小费",
+    re.IGNORECASE,
+)
+
+
+def _price(text: str) -> ToolCall | None:
+    """``a jacket was $80, now 30% off``: one price, one percentage, and what happens to it."""
+    percents = ONE_PERCENT.findall(text)
+    prices = re.findall(N, ONE_PERCENT.sub(" ", text))
+    if len(percents) != 1 or len(prices) != 1 or MORE_TO_IT.search(text):
+        return None
+    if PART.search(text):
+        return tool_call("percent", action="of", a=percents[0], b=prices[0])
+    less, greater = bool(LESS.search(text)), bool(GREATER.search(text))
+    if less == greater:
+        return None
+    action = "decrease" if less else "increase"
+    return tool_call("percent", action=action, a=prices[0], b=percents[0])
 
 
 # -- statistics ----------------------------------------------------------------------------------
@@ -208,6 +254,8 @@ def statistics(text: str) -> ToolCall | None:
             first, second = slots.numbers(found[1]), slots.numbers(found[2])
             if first and second and len(first.split(",")) == len(second.split(",")) > 1:
                 return tool_call("statistics", action=action, data=first, other=second)
+    if call := _measures(text):
+        return call
     if found := PERCENTILE[0].match(text):
         if data := slots.numbers(found[2]):
             return tool_call("statistics", action="percentile", data=data, other=found[1])
@@ -218,6 +266,31 @@ def statistics(text: str) -> ToolCall | None:
             found = pattern.match(text)
             if found and (data := slots.numbers(found[1])) and _enough(action, data, found[1]):
                 return tool_call("statistics", action=action, data=data)
+    return None
+
+
+MEASURE = re.compile(
+    "|".join(f"(?P<m{i}>{en}|{zh})" for i, (_, en, zh) in enumerate(MEASURES)), re.IGNORECASE
+)
+ANY_MEASURE = "|".join(f"(?:{en}|{zh})" for _, en, zh in MEASURES)
+SEVERAL = rf"(?P<names>(?:{ANY_MEASURE})(?:\s*(?:,\s*and|and|&|,|，|、|和|与|及|以及)\s*(?:the )?(?:{ANY_MEASURE}))+)"
+MEASURES_OF = [
+    re.compile(rf"^(?:the )?{SEVERAL}\s*(?:of|for|:|：|in)\s*(?P<data>.+)$", re.IGNORECASE),
+    re.compile(rf"^(?:数据|一组数据|样本)?\s*(?P<data>.+?)\s*(?:这[组几些].{{0,4}})?的?\s*{SEVERAL}(?:分别)?(?:是|为)?$", re.IGNORECASE),
+    re.compile(rf"^(?:for )?(?P<data>.+?)\s*[,，:：;；]\s*(?:find|求|计算|the|\s)*(?:其|它们?的)?{SEVERAL}$", re.IGNORECASE),
+]  # fmt: skip
+
+
+def _measures(text: str) -> ToolCall | None:
+    """``mean and variance of 3, 5, 7``, ``3、5、7 的平均数和方差``."""
+    for pattern in MEASURES_OF:
+        found = pattern.match(text)
+        listed = slots.numbers(found["data"]) if found else None
+        if found and listed and "," in listed:
+            places = [int((one.lastgroup or "m0")[1:]) for one in MEASURE.finditer(found["names"])]
+            return tool_call(
+                "statistics", action=", ".join(MEASURES[i][0] for i in places), data=listed
+            )
     return None
 
 

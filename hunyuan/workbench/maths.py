@@ -5,11 +5,13 @@ do not understand; what neither understands is answered with examples, never wit
 """
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -17,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from hunyuan.charts.aggregate import DataChart, data_chart
+from hunyuan.charts.apart import read_table_apart
 from hunyuan.charts.export import to_csv, to_vega_lite
 from hunyuan.charts.spec import ChartSpec
-from hunyuan.charts.table import MAX_BYTES, Table, read_table
+from hunyuan.charts.table import MAX_BYTES, Table
 from hunyuan.errors import HunyuanError, Language, UsageError
 from hunyuan.maths import formulas, slots
 from hunyuan.maths.call import MAX_QUESTION, ToolCall, checked
@@ -28,7 +31,15 @@ from hunyuan.maths.latex import LatexProblem, looks_like_latex, to_plain
 from hunyuan.maths.show import latex as tree_latex
 from hunyuan.maths.worker import MathsWorker
 from hunyuan.serve.backend import Backend
-from hunyuan.workbench.maths_model import Explanation, explain, read_question, write_formula
+from hunyuan.workbench.maths_model import (
+    FREE,
+    Explanation,
+    explain,
+    is_story,
+    name_quantities,
+    read_question,
+    write_formula,
+)
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.streaming import (
     Body,
@@ -39,6 +50,7 @@ from hunyuan.workbench.streaming import (
     language_of,
 )
 from hunyuan.workbench.templates import Templates
+from hunyuan.workbench.uploads import received
 
 Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
 
@@ -119,6 +131,12 @@ class ExportBody(BaseModel):
     form: Literal["csv", "vega-lite"]
 
 
+NUMERIC = re.compile(r"(?:(?:[A-Za-z]\w* = )?-?[\d./]+(?:, )?)+")
+
+RETRY_HEAT = 0.7
+"""Temperature of a third reading, where the first two differ."""
+
+
 class TableShelf:
     """The last few uploaded tables, by the hash of their file; in memory only."""
 
@@ -148,10 +166,18 @@ class TableShelf:
 
 
 def maths_router(
-    backend: Callable[[], Backend], templates: Templates, worker: MathsWorker | None = None
+    backend: Callable[[], Backend],
+    templates: Templates,
+    worker: MathsWorker | None = None,
+    *,
+    uploads: Path | None = None,
 ) -> APIRouter:
-    """Routes under /workbench/maths and /workbench/charts; the worker ends with the application."""
+    """Routes under /workbench/maths and /workbench/charts; the worker ends with the application.
+
+    ``uploads`` is the folder of files while they are read; None: the system's temporary one.
+    """
     computer = worker or MathsWorker()
+    reading = asyncio.Semaphore(2)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -207,9 +233,9 @@ def maths_router(
         name: Annotated[str, Query(max_length=200)] = "table",
         sheet: Annotated[str, Query(max_length=64)] = "",
     ) -> dict[str, Any]:
-        data = await _received(request)
-        found = await asyncio.to_thread(read_table, name, data, sheet)
-        key = sha256(data + sheet.encode()).hexdigest()[:32]
+        async with received(request, MAX_BYTES, uploads) as upload, reading:
+            found = await asyncio.to_thread(read_table_apart, upload.path, name, sheet)
+        key = sha256(f"{upload.sha256} {sheet}".encode()).hexdigest()[:32]
         shelf.put(key, found)
         return {"id": key, **_described(found)}
 
@@ -252,6 +278,11 @@ class _Answers:
                 reading = await read_question(self._backend(), self._templates, question, lang)
                 call = reading.call
                 reason = {"invented": reading.invented, "ignored": reading.ignored}
+                if (call is None and is_story(question)) or (call and call.operation in FREE):
+                    confirmed = await self._confirmed(question, call, lang)
+                    call = confirmed if isinstance(confirmed, ToolCall) else None
+                    if isinstance(confirmed, dict):
+                        reason = reason if any(reason.values()) else confirmed
             except HunyuanError as error:
                 reason = {"model_error": error.text(lang)}
         if call is None:
@@ -270,12 +301,54 @@ class _Answers:
         milliseconds = round(1000 * (time.perf_counter() - started))
         yield {"type": "result", "understood_by": by, "milliseconds": milliseconds, **answer}
 
+    async def _confirmed(
+        self, question: str, first: ToolCall | None, lang: Language
+    ) -> ToolCall | dict[str, Any]:
+        """The call that two of three readings of a story agree on, or why there is none."""
+        backend = self._backend()
+        found: list[tuple[ToolCall, dict[str, Any]]] = []
+        failure: dict[str, Any] = {}
+        for turn in range(3):
+            if turn == 0:
+                call = first
+            elif turn == 1:
+                call = await name_quantities(backend, self._templates, question, lang)
+            else:
+                again = await read_question(backend, self._templates, question, lang, RETRY_HEAT)
+                call = again.call if again.call and again.call.operation in FREE else None
+            if call is None:
+                if turn == 1 and not found:
+                    break  # a third reading alone would confirm nothing
+                continue
+            try:
+                result = await self._worker.run(call)
+            except UsageError as error:
+                failure = failure or {"tool_error": error.text(lang)}
+                continue
+            # The answer of a story is a number; letters are names read as products.
+            if not all(NUMERIC.fullmatch(value) for value in result["values"]):
+                continue
+            for earlier, known in found:
+                if await self._same(result["values"], known["values"]):
+                    return earlier
+            found.append((call, result))
+        if not found:
+            return failure
+        return {"disagree": [str(r["decimal"] or r["exact"]) for _, r in found]}
+
+    async def _same(self, first: list[str], second: list[str]) -> bool:
+        return await self._worker.agrees(", ".join(first), second)
+
     async def answer(self, call: ToolCall) -> dict[str, Any]:
         """``{"kind": value | chart | formula, "call", ...}`` for a call."""
         made = {"call": call.json()}
         if call.operation == "plot":
             chart = await self.graph(**{"lower": "", "upper": "", **call.arguments})
             return {**made, "kind": "chart", "chart": chart.model_dump(mode="json")}
+        if call.operation == "chart":
+            given = call.arguments
+            drawn = await asyncio.to_thread(_data_graph, given["kind"], given.get("data", ""))
+            return {**made, "kind": "chart", "chart": drawn.model_dump(mode="json")}
         if call.operation == "formula" and "values" not in call.arguments:
             return {
                 **made,
@@ -350,6 +423,12 @@ def _graph(expressions: str, lower: str, upper: str) -> ChartSpec:
     return function_graph(expressions, lower, upper)
 
 
+def _data_graph(kind: str, data: str) -> ChartSpec:
+    from hunyuan.maths.graphs import data_graph
+
+    return data_graph(kind, data)
+
+
 def _not_understood(reason: dict[str, Any], lang: Language) -> dict[str, Any]:
     if reason.get("invented"):
         shown = ", ".join(reason["invented"][:4])
@@ -365,6 +444,19 @@ def _not_understood(reason: dict[str, Any], lang: Language) -> dict[str, Any]:
             "shown. Please write it as an expression.",
             "zh": f"模型的理解漏掉了题目中的数字（{shown}），因此不予采用。请改写成算式。",
         }[lang]
+    elif reason.get("disagree"):
+        shown = ", ".join(reason["disagree"])
+        message = {
+            "en": f"The model's readings of this do not agree ({shown}), so none is shown as the "
+            "answer. Please write it as an expression.",
+            "zh": f"模型的几次理解得不到一致的结果（{shown}），因此都不采用。请改写成算式。",
+        }[lang]
+        if len(reason["disagree"]) == 1:
+            message = {
+                "en": "A second reading by the model did not confirm its first one, so it is not "
+                "shown. Please write it as an expression.",
+                "zh": "模型的第二次理解没有证实第一次的结果，因此不予采用。请改写成算式。",
+            }[lang]
     elif reason.get("model_error"):
         message = {
             "en": "The rules do not understand this, and the model cannot be asked: "
@@ -418,21 +510,6 @@ def _computable(text: str) -> dict[str, Any]:
         return {"plain": plain if slots.trees(plain) is not None else None}
     except LatexProblem:
         return {"plain": None}
-
-
-async def _received(request: Request) -> bytes:
-    """The body, refused as soon as it is too long."""
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MAX_BYTES:
-            raise RefusedError(
-                f"the file is larger than {MAX_BYTES >> 20} MiB",
-                f"文件超过 {MAX_BYTES >> 20} MiB",
-                status=413,
-                code="request_too_large",
-            )
-    return bytes(data)
 
 
 def _described(table: Table) -> dict[str, Any]:

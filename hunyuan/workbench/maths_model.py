@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a pattern is read best on one line; Chinese counts double)
 """What the model does for mathematics: reads a question, writes a formula, words a result.
 
 It never computes. A question becomes a forced call of one of a few flat tools; the numbers of the
@@ -29,6 +30,7 @@ MAX_FIELD = 160
 
 FIELDS = {
     "call": {"question"},
+    "quantities": {"question"},
     "formula": {"description"},
     "explain": {"question", "answer", "steps"},
 }
@@ -112,6 +114,11 @@ TOOLS = [
     ),
     _tool("not_mathematics", "the question is no mathematics", {}),
 ]
+QUANTITIES_TOOL = _tool(
+    "name_quantities",
+    "every number of the problem with a name, and the answer as an expression of the names",
+    {"known": _text("apples = 12; eaten = 5"), "expression": _text("apples - eaten")},
+)
 FORMULA_TOOL = _tool("write_formula", "a formula in LaTeX", {"latex": _text("LaTeX")})
 
 
@@ -128,7 +135,11 @@ class Reading:
 
 
 async def read_question(
-    backend: Backend, templates: Templates, question: str, lang: Language
+    backend: Backend,
+    templates: Templates,
+    question: str,
+    lang: Language,
+    temperature: float | None = None,
 ) -> Reading:
     """Ask the model for a call. Raises what the backend raises."""
     spoken = text_language(question) or lang
@@ -137,7 +148,7 @@ async def read_question(
         backend,
         _with_calls(template.messages({"question": question})),
         TOOLS,
-        template.temperature,
+        template.temperature if temperature is None else temperature,
         CALL_TOKENS,
         lang,
     )
@@ -147,7 +158,7 @@ async def read_question(
         call = checked(*found)
     except CallError:
         return Reading(None)
-    if not _sensible(call):
+    if not _sensible(call) or not _meant(call, question):
         return Reading(None)
     invented, ignored = _invented(call, question), _ignored(call, question)
     return Reading(None, invented, ignored) if invented or ignored else Reading(call)
@@ -162,6 +173,64 @@ def _sensible(call: ToolCall) -> bool:
         return True
     trees = slots.trees(slots.plain(given["equations"]) or "") or ()
     return any(variables(tree) for tree in trees)
+
+
+FREE = ("calculate", "solve", "percent")
+"""Operations that a model may read into any story: one reading of it is not enough."""
+
+EVIDENCE: dict[str, str] = {
+    "percent": r"%|percent|per cent|[一二三四五六七八九\d]折|百分|discount|成",
+    "differentiate": r"deriv|differenti|slope|rate of change|how fast|chang|导|斜率|变化",
+    "integrate": r"integra|area|accumul|积分|面积",
+    "simplify": r"simpl|reduc|shorter|化简|约分|简化",
+    "plot": r"plot|graph|draw|show|look|sketch|curve|画|图|样子|长什么样|曲线",
+    "convert": r"convert|how many|how much|\bin\b|\bto\b|\binto\b|多少|换|几|转",
+    "mean": r"mean|average|平均|均值", "median": r"median|middle|中位", "mode": r"mode|most (?:common|often|frequent)|众数|最多",
+    "std": r"deviation|\bstd|\bsd\b|标准差", "variance": r"variance|方差", "sum": r"\bsum|total|add|和|总|共",
+    "range": r"range|极差|差", "gcd": r"gcd|hcf|gcf|common (?:divisor|factor)|公约|公因", "lcm": r"lcm|common multiple|公倍",
+    "factorize": r"factor|prime|质因|素因|分解", "is_prime": r"prime|质数|素数", "divisors": r"divisor|factor|因数|约数",
+}  # fmt: skip
+"""What must stand in a question for an operation, or an action, to be what it asks for."""
+
+TOPIC = re.compile(
+    r"probab|chance|odds|matri|determinant|eigen|\brank\b|\blimits?\b|series|taylor|integral|integrate|derivative|"
+    r"differentiate|correlation|regression|deviation|variance|median|quartile|interest|compound|mortgage|loan|"
+    r"\bprime|\bgcd|\blcm|divisor|permutation|combination|arrange|how many ways|logarithm|complex|modulus|argument|"
+    r"chart|graph|plot|days? (?:between|from|after|before)|day of the week|formula|simplify|expand|inequality|"
+    r"概率|可能性|矩阵|行列式|特征值|秩|极限|级数|展开|积分|导数|求导|偏导|极值|相关系数|标准差|方差|中位数|众数|复利|单利|利率|利息|贷款|"
+    r"质数|素数|公约数|公倍数|因数|排列|组合|种(?:不同的?)?[选排方走]法|对数|复数|模|辐角|图|星期几|公式|化简|不等式|通项|数列|正态|分布",
+    re.IGNORECASE,
+)
+"""Subjects whose questions are no plain arithmetic: a sum made of their numbers is a guess."""
+
+
+HIGHER = re.compile(r"阶|偏|partial|second|third|fourth|\b[2-9](?:nd|rd|th)\b|twice", re.IGNORECASE)
+
+
+def _meant(call: ToolCall, question: str) -> bool:
+    """Whether the question itself says what the call is to do."""
+    if call.operation in FREE and TOPIC.search(question):
+        return False
+    # The flat tool has no order and no second variable.
+    if call.operation == "differentiate" and HIGHER.search(question):
+        return False
+    name = (
+        call.arguments.get("action", "")
+        if call.operation in ("statistics", "number")
+        else call.operation
+    )
+    wanted = EVIDENCE.get(name)
+    return wanted is None or bool(re.search(wanted, question, re.IGNORECASE))
+
+
+def is_story(question: str) -> bool:
+    """Whether a question may be a word problem: words around two numbers or more, no subject."""
+    words = re.findall(r"[A-Za-z]{2,}|[\u4e00-\u9fff]", question)
+    return (
+        len(_numbers(numerals.digits(question))) >= 2
+        and len(words) >= 8
+        and not TOPIC.search(question)
+    )
 
 
 EXPRESSIONS = {"expression", "expressions", "equations", "value", "a", "b"}
@@ -203,6 +272,59 @@ def _ignored(call: ToolCall, question: str) -> tuple[str, ...]:
 def _used(call: ToolCall) -> set[str]:
     texts = [text for name, text in call.arguments.items() if name != "action"]
     return set().union(*(_numbers(text) for text in texts))
+
+
+async def name_quantities(
+    backend: Backend, templates: Templates, question: str, lang: Language
+) -> ToolCall | None:
+    """Another reading of a word problem, by naming its numbers first; None where it fails.
+
+    Raises what the backend raises.
+    """
+    spoken = text_language(question) or lang
+    template = templates.get("maths", "quantities", spoken, FIELDS["quantities"])
+    found = await _forced(
+        backend,
+        _with_calls(template.messages({"question": question})),
+        [QUANTITIES_TOOL],
+        template.temperature,
+        CALL_TOKENS,
+        lang,
+    )
+    if found is None:
+        return None
+    expression = quantities_expression(*(str(found[1].get(n, "")) for n in ("known", "expression")))
+    if expression is None:
+        return None
+    try:
+        call = checked("calculate", {"expression": expression})
+    except CallError:
+        return None
+    if _invented(call, question) or _ignored(call, question) or not _sensible(call):
+        return None
+    return call
+
+
+def quantities_expression(known: str, expression: str) -> str | None:
+    """``a = 3; b = 4`` and ``a * b`` as ``(3) * (4)``; None where a name is unknown or unused."""
+    values: dict[str, str] = {}
+    for part in re.split(r"[;,，；\n]", known):
+        name, sign, value = (piece.strip() for piece in part.partition("="))
+        if not part.strip():
+            continue
+        if (
+            not sign
+            or not re.fullmatch(r"[A-Za-z_]\w*", name)
+            or not re.fullmatch(r"[\d./%]+", value)
+        ):
+            return None
+        values[name] = value
+    used = set(re.findall(r"[A-Za-z_]\w*", expression))
+    if used != values.keys() or not values:
+        return None
+    if re.search(r"/\s*100\b", expression):
+        values = {name: value.removesuffix("%") for name, value in values.items()}
+    return re.sub(r"[A-Za-z_]\w*", lambda found: f"({values[found[0]]})", expression)
 
 
 def _canonical(number: str) -> str:
