@@ -4,15 +4,24 @@
     python benchmarks/knowledge.py answers --model qwen2.5-coder-0.5b-instruct
     python benchmarks/knowledge.py answers --model smollm2-135m-instruct
     python benchmarks/knowledge.py answers --model none
+    python benchmarks/knowledge.py answers --set real --pack FOLDER --model NAME
 
 ``speed`` searches 100,000 synthetic passages and imports 1,000 pages of PDF. ``answers`` starts
 ``hunyuan serve`` on a folder of its own, adds the documents of tests/data/knowledge and asks its
 questions by /workbench/knowledge/ask; every citation is compared with the source that the server
 shows for it. With ``none`` no model writes, only the documents are quoted. Writes
 benchmarks/results/knowledge-NAME.json.
+
+The set ``real`` is 128 questions about twelve long documents that others wrote
+(tests/data/knowledge-real, see its README). Those that may not be shipped are taken from a folder
+of JSON lines (``--pack``) and compared with their hashes; without it their questions are left out.
+Half of the questions served for tuning; the other half, drawn beforehand, is reported apart.
+``--data FOLDER`` keeps what was imported for the next run.
 """
 
 import argparse
+import gzip
+import hashlib
 import json
 import random
 import re
@@ -41,6 +50,7 @@ from hunyuan.knowledge.sqlite_index import SqliteIndex
 from hunyuan.knowledge.words import query_terms
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "knowledge"
+REAL = DATA.parent / "knowledge-real"
 ROOT = "/workbench/knowledge"
 PASSAGES = 100_000
 PAGES = 1000
@@ -181,12 +191,12 @@ def timed(call: Callable[[], object]) -> float:
 
 
 @contextmanager
-def server(model: str) -> Iterator[str]:
+def server(model: str, data: Path | None = None) -> Iterator[str]:
     """The address of a server with a model, or with an upstream that does not exist."""
     nobody = ["--upstream", "http://127.0.0.1:9/v1", "--upstream-model", "none"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "hunyuan", "serve", "--port", "0", "--data", folder]
-        command += nobody if model == "none" else [model]
+        command = [sys.executable, "-m", "hunyuan", "serve", "--port", "0"]
+        command += ["--data", str(data or folder), *(nobody if model == "none" else [model])]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -214,20 +224,149 @@ def events(client: httpx2.Client, method: str, path: str, body: Any = None) -> l
 
 
 def answers(model: str) -> dict[str, Any]:
-    """Every question: found, right, wrong, refused; every citation: verified or not."""
-    with server(model) as address, httpx2.Client(base_url=address, timeout=300) as client:
-        id = client.post(f"{ROOT}/collections", json={"name": "benchmark"}).json()["id"]
-        for path in sorted(DATA.iterdir()):
-            if path.name not in ("questions.jsonl", "README.md"):
-                client.put(
-                    f"{ROOT}/collections/{id}/documents",
-                    params={"name": path.name},
-                    content=path.read_bytes(),
-                    headers={"Content-Type": "application/octet-stream"},
-                ).raise_for_status()
+    """Every question of the set that was written for the tests."""
+    documents = {
+        path.name: path.read_bytes()
+        for path in sorted(DATA.iterdir())
+        if path.name not in ("questions.jsonl", "README.md")
+    }
+    asked = [json.loads(line) for line in (DATA / "questions.jsonl").open(encoding="utf-8")]
+    return summary(ask_all(model, documents, asked, None))
+
+
+def real_answers(
+    model: str, pack: Path | None, data: Path | None, split: str | None
+) -> dict[str, Any]:
+    """The set ``real``, each half apart, and where the errors come from."""
+    documents = real_documents(pack)
+    asked = [
+        question
+        for line in (REAL / "questions.jsonl").open(encoding="utf-8")
+        if (question := json.loads(line))["document"] in (None, *documents)
+        and (split is None or question["split"] == split)
+    ]
+    found = ask_all(model, documents, asked, data)
+    return {
+        "documents": sorted(documents),
+        "table": table(found),
+        **{
+            half: real_summary([one for one in found if one["split"] == half])
+            for half in ("tuning", "held-out")
+            if any(one["split"] == half for one in found)
+        },
+    }
+
+
+def real_documents(pack: Path | None) -> dict[str, bytes]:
+    """The documents at hand, by name, each with the hash that the manifest gives."""
+    documents = {}
+    for entry in json.loads((REAL / "manifest.json").read_text(encoding="utf-8")):
+        if "pack" not in entry:
+            data = (REAL / entry["name"]).read_bytes()
+        elif pack is None:
+            continue
+        else:
+            data = packed(pack / entry["pack"], entry["titles"], headed=entry["headed"]).encode()
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            sys.exit(f"{entry['name']}: not the file the questions were written for")
+        documents[entry["name"]] = data
+    return documents
+
+
+def packed(path: Path, titles: list[str], *, headed: bool) -> str:
+    """Documents of a file of JSON lines, under their titles where they are several."""
+    texts: dict[str, list[str]] = {title: [] for title in titles}
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["title"] in texts:
+                texts[row["title"]].append(row["text"])
+    if not headed:
+        return "".join(text for found in texts.values() for text in found)
+    return "\n\n".join(f"# {title}\n\n{text}" for title in titles for text in texts[title])
+
+
+def ask_all(
+    model: str, documents: dict[str, bytes], asked: list[dict[str, Any]], data: Path | None
+) -> list[dict[str, Any]]:
+    """Add the documents and put every question."""
+    with server(model, data) as address, httpx2.Client(base_url=address, timeout=900) as client:
+        kept = client.get(ROOT).json()["collections"]
+        made = client.post(f"{ROOT}/collections", json={"name": "benchmark"}) if not kept else None
+        id = kept[0]["id"] if made is None else made.json()["id"]
+        for name, content in documents.items():
+            client.put(
+                f"{ROOT}/collections/{id}/documents",
+                params={"name": name},
+                content=content,
+                headers={"Content-Type": "application/octet-stream"},
+            ).raise_for_status()
         events(client, "GET", f"/collections/{id}/progress")
-        asked = [json.loads(line) for line in (DATA / "questions.jsonl").open(encoding="utf-8")]
-        return summary([one_answer(client, id, question) for question in asked])
+        found = []
+        for place, question in enumerate(asked, start=1):
+            found.append(one_answer(client, id, question))
+            print(f"{place}/{len(asked)}", end="\r", file=sys.stderr, flush=True)
+        return found
+
+
+def table(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each half and language."""
+    rows = []
+    for half in ("tuning", "held-out"):
+        for language in ("en", "zh"):
+            own = [o for o in found if o["split"] == half and o["language"] == language]
+            if own:
+                rows.append({"half": half, "language": language, **counts(own)})
+    return rows
+
+
+def counts(found: list[dict[str, Any]]) -> dict[str, int]:
+    """Right, wrong and refused of what has an answer; refused and answered of what has none."""
+    having = Counter(one["outcome"] for one in found if one["document"])
+    lacking = Counter(one["outcome"] for one in found if not one["document"])
+    return {
+        "right": having["correct"],
+        "wrong": having["wrong"],
+        "refused": having["refused"],
+        "rightly_refused": lacking["correct"],
+        "answered_without_answer": lacking["wrong"],
+    }
+
+
+def real_summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of one half, recall at each step, citations, and every failure."""
+    answerable = [one for one in found if one["document"]]
+    citations: Counter[str] = Counter()
+    for one in found:
+        citations.update(one["citations"])
+
+    def share(those: Callable[[dict[str, Any]], bool]) -> float:
+        return round(sum(map(those, answerable)) / len(answerable), 3)
+
+    seconds = sorted(one["seconds"] for one in found)
+    return {
+        **counts(found),
+        "recall": {
+            f"passages_at_{k}": share(lambda o, k=k: o["rank"] is not None and o["rank"] <= k)  # type: ignore[misc]
+            for k in (1, 3, 8)
+        }
+        | {
+            "first_quote": share(lambda o: o["quoted"] == 1),
+            "three_quotes": share(lambda o: o["quoted"] is not None),
+        },
+        "citations": dict(citations),
+        "summaries": dict(Counter(one["summary"] for one in found)),
+        "mode": found[0]["mode"],
+        "seconds_median": round(seconds[len(seconds) // 2], 2),
+        "failures": [
+            {
+                k: one[k]
+                for k in ("id", "question", "outcome", "rank", "quoted", "confidence", "said")
+            }
+            for one in found
+            if one["outcome"] != "correct"
+        ],
+    }
 
 
 def one_answer(client: httpx2.Client, id: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -247,7 +386,11 @@ def one_answer(client: httpx2.Client, id: str, question: dict[str, Any]) -> dict
         ),
         None,
     )
-    quotes = " ".join(quote["text"] for quote in result.get("quotes", []))
+    quotes = " ".join(
+        quote["text"]
+        for quote in result.get("quotes", [])
+        if passages[quote["passage"] - 1]["name"] == question["document"]
+    )
     sentences = result.get("sentences", [])
     told = " ".join(s["text"] for s in sentences if s["status"] in ("supported", "matched"))
     return {
@@ -255,6 +398,16 @@ def one_answer(client: httpx2.Client, id: str, question: dict[str, Any]) -> dict
         "outcome": outcome(question, result["kind"], quotes),
         "summary": outcome(question, "cited" if told else "not_found", told),
         "rank": rank,
+        "quoted": next(
+            (
+                place
+                for place, quote in enumerate(result.get("quotes", []), start=1)
+                if passages[quote["passage"] - 1]["name"] == question["document"]
+                and has(wanted, quote["text"])
+            ),
+            None,
+        ),
+        "confidence": result.get("confidence"),
         "statuses": [sentence["status"] for sentence in sentences],
         "citations": citations(client, result),
         "mode": result.get("mode"),
@@ -272,8 +425,13 @@ def outcome(question: dict[str, Any], kind: str, text: str) -> str:
 
 
 def has(answers: list[str], text: str) -> bool:
-    """Whether one of the accepted strings stands in a text, with or without commas."""
-    return any(answer.replace(",", "") in text.replace(",", "") for answer in answers)
+    """Whether one of the accepted strings stands in a text, whatever the commas and spaces."""
+    return any(bare(answer) in bare(text) for answer in answers)
+
+
+def bare(text: str) -> str:
+    """Without commas between digits and white space, which a page breaks where it likes."""
+    return "".join(text.replace(",", "").split())
 
 
 def citations(client: httpx2.Client, result: dict[str, Any]) -> dict[str, int]:
@@ -330,14 +488,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("speed", "answers"))
     parser.add_argument("--model", default="qwen2.5-coder-0.5b-instruct")
+    parser.add_argument("--set", choices=("written", "real"), default="written")
+    parser.add_argument("--pack", type=Path, help="folder of documents that are not shipped")
+    parser.add_argument("--data", type=Path, help="data folder to keep")
+    parser.add_argument("--split", choices=("tuning", "held-out"), help="only one half")
     options = parser.parse_args()
-    name = "speed" if options.what == "speed" else options.model
-    found = speed() if options.what == "speed" else answers(options.model)
+    name = "speed" if options.what == "speed" else options.model.replace("/", "-")
+    if options.what == "speed":
+        found = speed()
+    elif options.set == "written":
+        found = answers(options.model)
+    else:
+        name = f"real-{name}"
+        found = real_answers(options.model, options.pack, options.data, options.split)
     print(json.dumps(found, indent=2, ensure_ascii=False))
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"knowledge-{name.replace('/', '-')}.json"
+    path = RESULTS / f"knowledge-{name}.json"
     path.write_text(json.dumps(provenance() | found, indent=2, ensure_ascii=False) + "\n")
-    print(path)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
+from hunyuan import plugins
 from hunyuan.errors import UsageError
 
-Kind = Literal["text", "markdown", "html", "csv", "json", "pdf", "docx", "xlsx"]
+Kind = Literal["text", "markdown", "html", "csv", "json", "pdf", "docx", "xlsx", "plugin"]
 
 _BY_SUFFIX: dict[str, Kind] = {
     ".txt": "text",
@@ -27,7 +28,6 @@ _BY_SUFFIX: dict[str, Kind] = {
     ".xlsx": "xlsx",
 }
 
-SUFFIXES = tuple(_BY_SUFFIX)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -54,12 +54,24 @@ class Page:
     """How many there are, where that is known beforehand."""
 
 
+def suffixes() -> tuple[str, ...]:
+    """Ends of the names of files that are read, here or by a plug-in."""
+    return tuple(dict.fromkeys((*_BY_SUFFIX, *plugins.reader_suffixes())))
+
+
+def suffix_of(name: str) -> str:
+    """The end of a file's name that says how to read it: ``.pdf``."""
+    return PurePosixPath(name.lower()).suffix
+
+
 def kind_of(name: str) -> Kind:
     """The kind by the end of a file's name; `UsageError` for one that is not read."""
-    suffix = PurePosixPath(name.lower()).suffix
+    suffix = suffix_of(name)
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
-    listed = ", ".join(SUFFIXES)
+    if suffix in plugins.reader_suffixes():
+        return "plugin"
+    listed = ", ".join(suffixes())
     raise UsageError(
         f"{name}: files ending in {suffix or '(nothing)'} are not read; save it as one of {listed}",
         f"{name}：不支持以 {suffix or '（无后缀）'} 结尾的文件；请另存为以下格式之一：{listed}",

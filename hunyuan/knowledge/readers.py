@@ -13,9 +13,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from hunyuan import plugins
 from hunyuan.errors import BadDataError, DoesNotFitError, HunyuanError
 from hunyuan.files import human_bytes
-from hunyuan.knowledge.document import Kind, Limits, Page
+from hunyuan.knowledge.document import Kind, Limits, Page, suffix_of
 from hunyuan.knowledge.encodings import decode
 from hunyuan.knowledge.radicals import RADICALS
 from hunyuan.knowledge.sentences import flat, wraps
@@ -95,6 +96,25 @@ def _pages(path: Path, name: str, kind: Kind, limits: Limits) -> Iterator[Page]:
                     f"{name}：其实是 PDF；请把文件名改为以 .pdf 结尾",
                 )
             return parts(_paragraphs(text))
+        case "plugin":
+            return parts(_by_plugin(path, name))
+
+
+def _by_plugin(path: Path, name: str) -> Iterator[str]:
+    """What a plug-in reads; whatever it raises is told as an error of the file."""
+    read_file = plugins.reader(suffix_of(name))
+    try:
+        yield from read_file(path)
+    except (HunyuanError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's code
+        kind = type(error).__name__
+        raise BadDataError(
+            f"{name}: the plug-in that reads {suffix_of(name)} failed on it ({kind}: {error}); "
+            "check the file, or report it to the plug-in's authors",
+            f"{name}：读取 {suffix_of(name)} 的插件失败（{kind}：{error}）；"
+            "请检查文件，或反馈给插件作者",
+        ) from error
 
 
 def _paragraphs(text: str) -> Iterator[str]:

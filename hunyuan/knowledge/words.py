@@ -47,7 +47,10 @@ _QUESTION_WORDS = re.compile(
     "请问|为什么|是什么|有什么|什么|有多少|是多少|多少|怎么样|怎么|怎样|如何|是谁|有哪些|是哪|哪[个些里年种位家]?"
     "|(?<=[有第])几|几(?=[个年月天次层种座台])|有多(?=[长高大深远重久快宽])|需要|应该|应当|能否|可以|是否"
 )
-_NAME = re.compile(r"(?<![.!?] )(?<!^)\b(?=\w*[A-Z0-9])[^\W_]*[A-Z0-9][^\W_]*")
+_NAME = re.compile(
+    r"(?<![.!?] )(?<!^)(?<![\w.])(?:\d+(?:\.\d+)+|\b(?=\w*[A-Z0-9])[^\W_]*[A-Z0-9][^\W_]*)"
+)
+_TITLE = re.compile("《([^《》]{1,40})》")
 
 
 def normalise(text: str) -> str:
@@ -71,15 +74,16 @@ def query_terms(text: str) -> list[str]:
 
 
 def names(question: str) -> set[str]:
-    """Terms of an English name or a code in a question: a passage without them is about another.
+    """Terms of an English name, a code or a 《title》 in a question: without them it is another.
 
     A capital at the beginning of a sentence says nothing.
     """
+    plain = unicodedata.normalize("NFKC", question)
     return {
         term
-        for found in _NAME.findall(unicodedata.normalize("NFKC", question))
+        for found in [*_NAME.findall(plain), *_TITLE.findall(plain)]
         for term in index_terms(found)
-        if term not in STOP_WORDS
+        if term not in STOP_WORDS and (len(term) > 1 or not _HAN_CHARACTER.match(term))
     }
 
 

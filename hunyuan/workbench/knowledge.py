@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, JSONResponse
 from hunyuan.errors import Language
 from hunyuan.knowledge.base import KnowledgeBase, Progress, TooLargeError
 from hunyuan.knowledge.catalogue import Collection, UnknownIdError
-from hunyuan.knowledge.document import SUFFIXES, has_pages
+from hunyuan.knowledge.document import has_pages, suffixes
 from hunyuan.knowledge.search import MAX_QUESTION
 from hunyuan.serve.backend import Backend
 from hunyuan.workbench.knowledge_answer import Answerer, Question, passage_json
@@ -81,7 +81,7 @@ def knowledge_router(
                 "model": None if embedder is None else embedder.id,
                 "error": None if error is None else error.text(language_of(request)),
             },
-            "limits": {"bytes": base.limits.file_bytes, "suffixes": SUFFIXES},
+            "limits": {"bytes": base.limits.file_bytes, "suffixes": suffixes()},
         }
 
     @router.post("/collections", status_code=201)

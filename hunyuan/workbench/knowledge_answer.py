@@ -16,7 +16,7 @@ from hunyuan.knowledge.base import KnowledgeBase
 from hunyuan.knowledge.catalogue import Passage
 from hunyuan.knowledge.chunks import weight
 from hunyuan.knowledge.document import has_pages
-from hunyuan.knowledge.extract import Quote, extract
+from hunyuan.knowledge.extract import Quote, confidence, extract, quoted_first
 from hunyuan.knowledge.followup import standalone
 from hunyuan.knowledge.search import Found
 from hunyuan.knowledge.sentences import Span, flat
@@ -33,8 +33,8 @@ FOUND = 0.5
 SURE = 0.75
 """From here on a model that says "not found" is not believed."""
 
-PASSAGES = 5
-SHOWN_WEIGHT = 1100.0
+PASSAGES = 8
+SHOWN_WEIGHT = 600.0
 """About how many tokens of passages the model reads."""
 
 MAX_TOKENS = 160
@@ -76,18 +76,17 @@ class Answerer:
             return
         yield {"type": "progress", "stage": "search"}
         query = standalone(question.text, question.before)
-        found, quotes = await asyncio.to_thread(self._look, question.collection, query)
+        found, quotes, sure = await asyncio.to_thread(self._look, question.collection, query)
         translation = None
-        if found.confidence < FOUND and found.hits:
+        if sure < FOUND and found.hits:
             translation = await self._translated(question.collection, query, question.lang)
         if translation is not None:
             again = await asyncio.to_thread(self._look, question.collection, translation)
-            if again[0].confidence >= FOUND:
-                found, quotes = again
+            if again[2] >= FOUND:
+                found, quotes, sure = again
             else:
                 translation = None
         shown = await asyncio.to_thread(self._shown, found, quotes)
-        sure = found.confidence
         head = {
             "query": query,
             "translation": translation,
@@ -134,9 +133,13 @@ class Answerer:
 
     # ------------------------------------------------------------ steps
 
-    def _look(self, collection: str, query: str) -> tuple[Found, list[Quote]]:
+    def _look(self, collection: str, query: str) -> tuple[Found, list[Quote], float]:
+        """The passages, what is quoted of them, and how likely that answers."""
         found = self._base.search(collection, query, PASSAGES)
-        return found, extract(query, found, self._base.embedder)
+        quotes = extract(query, found, self._base.embedder)
+        found, quotes = quoted_first(found, quotes)
+        meaning = found.vector is not None
+        return found, quotes, confidence(query, quotes, meaning=meaning)
 
     async def _translated(self, collection: str, query: str, lang: Language) -> str | None:
         """The question in the other language, if the collection has documents in that.
