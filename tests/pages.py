@@ -1,7 +1,8 @@
 """The workbench's page in a real Chromium, over real routes and a backend that is told what to say.
 
 `serving_page` serves the application, `opened` opens a page and fails the test if the browser's
-console had anything to complain about.
+console had anything to complain about. The fixtures at the end are taken over by assignment:
+``browser, served, page = pages.browser, pages.served, pages.page``.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class PacedBackend(ScriptedBackend):
 
     async def stream(
         self, request: ChatRequest, lang: Language = "en"
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         answer = self.answers[0] if self.answers else "ok"
         chunks = super().stream(request, lang)
         if isinstance(answer, str):
@@ -103,11 +104,14 @@ class TwoModels(ModelHost):
     def models(self) -> list[ModelCard]:
         return list(CARDS)
 
-    async def load(self, name: str, on_progress: Callable[[int, int], None]) -> None:
+    async def load(
+        self, name: str, on_progress: Callable[[int, int], None], *, model_id: str | None = None
+    ) -> None:
         on_progress(25, 100)
         while not self.go.is_set():
             await asyncio.sleep(0.005)
-        self._paced.model = next(card for card in CARDS if card.id == name)
+        known = {card.id: card for card in CARDS}
+        self._paced.model = known.get(name) or ModelCard(id=model_id or name, created=0, context=64)
 
 
 @dataclass
@@ -176,3 +180,53 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came about"
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for all tests of a file."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = chromium()
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """The application over an empty folder."""
+    with serving_page(tmp_path) as served:
+        yield served
+
+
+@pytest.fixture
+def page(browser: Any, served: Served) -> Iterator[Any]:
+    """Its page in English."""
+    with opened(browser, served.address) as page:
+        yield page
+
+
+def ask(page: Any, text: str) -> None:
+    """Send a question."""
+    page.fill(".composer textarea", text)
+    page.press(".composer textarea", "Enter")
+
+
+def answered(page: Any) -> None:
+    """Wait until nothing is being written any more."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(".composer .send[type=submit]")).to_be_visible()
+    expect(page.locator(".message.assistant").last).to_have_attribute("aria-busy", "false")
+
+
+def last_answer(page: Any) -> Any:
+    """The text of the newest answer."""
+    return page.locator(".message.assistant .prose").last
+
+
+def menu(page: Any, button: Any, item: str) -> None:
+    """Choose from the menu behind a button."""
+    button.click()
+    page.get_by_role("menuitem", name=item).click()

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from hunyuan.errors import HunyuanError, Language
@@ -43,7 +43,7 @@ class ScriptedBackend:
 
     async def stream(
         self, request: ChatRequest, lang: Language = "en"
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         message, finish = _message(self._next(request))
         head = _head("chat.completion.chunk")
 

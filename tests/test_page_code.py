@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
-from pages import PacedBackend, TwoModels, chromium, opened
+from pages import PacedBackend, TwoModels, opened
 from serving import listening
 from test_workbench_models import write_run
 
@@ -15,6 +16,7 @@ from hunyuan.workbench.app import PAGE, workbench_routers
 from hunyuan.workbench.folder import DataFolder
 
 pytestmark = pytest.mark.browser
+browser = pages.browser
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -36,17 +38,6 @@ class BusyMixture(TwoModels):
         )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    path = chromium()
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def backend() -> PacedBackend:
     return PacedBackend()
@@ -56,6 +47,7 @@ def backend() -> PacedBackend:
 def address(tmp_path: Path, backend: PacedBackend) -> Iterator[str]:
     write_run(tmp_path / "runs/one", range(1, 31))
     write_run(tmp_path / "runs/two", range(1, 21))
+    (tmp_path / "runs/one/checkpoints/step-00002000").mkdir(parents=True)
     host = BusyMixture(backend)
     with DataFolder(tmp_path / "data") as folder:
         routers = workbench_routers(host, folder, runs=tmp_path / "runs", results=RESULTS)
@@ -149,6 +141,8 @@ def test_the_parts_of_models(browser: Any, address: str) -> None:
         page.get_by_role("link", name="one").click()
         page.get_by_role("heading", name="one").wait_for()
         page.get_by_text("Load over the run, layer 0").wait_for()
+        page.get_by_role("button", name="Load: Step 2,000").click()
+        page.locator(".checkpoints .badge.on").wait_for()
         page.get_by_role("button", name="All runs").click()
 
         page.get_by_role("tab", name="Benchmarks").click()

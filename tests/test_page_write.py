@@ -5,33 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
+from pages import Served, opened, until
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: the page is not tested"
-)
-from pages import Served, chromium, opened, serving_page, until  # noqa: E402
-
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 pytestmark = pytest.mark.browser
 
 BEFORE = "Last week we has finish the site. It were slow. We fixed it on thursday."
 AFTER = "Last week we finished the site. It was slow. We fixed it on Thursday."
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving_page(tmp_path) as served:
-        yield served
+browser, served = pages.browser, pages.served
 
 
 def open_document(page: Any, served: Served, text: str = BEFORE, title: str = "Report") -> Any:

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from hunyuan.serve.schema import ChatRequest
 from hunyuan.workbench.answers import Answers
 from hunyuan.workbench.app import workbench_routers
 from hunyuan.workbench.attachments import document_reader
-from hunyuan.workbench.chat import chat_router, clean_title, first_words
+from hunyuan.workbench.chat import chat_router
 from hunyuan.workbench.cleaning import without_overlap
 from hunyuan.workbench.folder import DataFolder
 from hunyuan.workbench.store import Store
 from hunyuan.workbench.templates import Templates
+from hunyuan.workbench.titles import clean_title, first_words
 
 Event = dict[str, Any]
 
@@ -43,7 +45,7 @@ class PacedBackend(ScriptedBackend):
 
     async def stream(
         self, request: ChatRequest, lang: Language = "en"
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         try:
             async for chunk in super().stream(request, lang):
                 last = chunk["choices"] and chunk["choices"][0]["finish_reason"]
@@ -59,7 +61,7 @@ def chat_app(backend: Backend, folder: Path) -> FastAPI:
     templates = Templates(folder / "prompts")
     answers = Answers(lambda: backend, store.conversations)
     router = chat_router(
-        lambda: backend, store.conversations, templates, answers, document_reader(folder)
+        lambda: backend, store.conversations, templates, answers, document_reader(), uploads=folder
     )
 
     @asynccontextmanager
@@ -118,7 +120,12 @@ def test_a_full_disk_is_not_called_a_long_conversation(tmp_path: Path) -> None:
     store = Store(tmp_path / "workbench.db")
     answers = Answers(lambda: backend, store.conversations)
     router = chat_router(
-        lambda: backend, store.conversations, Templates(), answers, document_reader(tmp_path)
+        lambda: backend,
+        store.conversations,
+        Templates(),
+        answers,
+        document_reader(),
+        uploads=tmp_path,
     )
     with store, listening(app_of(router)) as address, http(address) as client:
         with store._database._lock:
@@ -216,7 +223,7 @@ def test_our_own_mistakes_are_not_quoted(tmp_path: Path) -> None:
     class Broken(ScriptedBackend):
         async def stream(
             self, request: ChatRequest, lang: Language = "en"
-        ) -> AsyncIterator[dict[str, Any]]:
+        ) -> AsyncGenerator[dict[str, Any], None]:
             raise RuntimeError("the secret of the prompt")
             yield {}
 
@@ -361,7 +368,34 @@ def test_a_kill_in_the_middle_keeps_what_was_said(tmp_path: Path) -> None:
 
 
 def test_a_cut_off_answer_goes_on_in_place(tmp_path: Path) -> None:
+    backend = replies("The sea is salty because \ufffd", "of what rivers bring.", "of")
+    with chatting(backend, tmp_path) as client:
+        talk = new(client)
+        cut = ask(client, talk, "why?")[-1]["message"]
+        path = f"/workbench/chat/{talk}/messages/{cut['id']}/continue"
+        stream = events(client, path, {})
+        whole = stream[-1]["message"]
+        assert whole["id"] == cut["id"]
+        # Half a character at the end of what was cut off is dropped.
+        assert stream[0]["assistant"]["content"] == "The sea is salty because "
+        assert whole["content"] == "The sea is salty because of what rivers bring."
+        assert said(stream) == "of what rivers bring."
+        assert client.get(f"/workbench/chat/{talk}").json()["messages"][-1] == whole
+        request = backend.requests[1]
+        assert [m.role for m in request.messages] == ["user", "assistant"]
+        assert request.messages[-1].content == "The sea is salty because "
+        assert (request.continue_final_message, request.add_generation_prompt) == (True, False)
+        request.check()
+        question = f"/workbench/chat/{talk}/messages/{cut['parent']}/continue"
+        assert client.post(question, json={}).status_code == 400
+        again = events(client, f"/workbench/chat/{talk}/messages/{cut['id']}/regenerate", {})
+        assert not backend.requests[-1].continue_final_message
+        assert again[-1]["message"]["content"] == "of"
+
+
+def test_a_server_elsewhere_is_asked_to_go_on_in_words(tmp_path: Path) -> None:
     backend = replies("The sea is salty because", "salty because rivers bring salt.")
+    backend.model = replace(backend.model, local=False)
     with chatting(backend, tmp_path) as client:
         talk = new(client)
         cut = ask(client, talk, "why?")[-1]["message"]
@@ -372,6 +406,7 @@ def test_a_cut_off_answer_goes_on_in_place(tmp_path: Path) -> None:
         assert whole["content"] == "The sea is salty because rivers bring salt."
         assert said(stream) == " rivers bring salt."
         assert "salty because" in str(backend.requests[1].messages[-1].content)
+        assert backend.requests[1].continue_final_message is None
         question = f"/workbench/chat/{talk}/messages/{cut['parent']}/continue"
         assert client.post(question, json={}).status_code == 400
 
@@ -566,7 +601,7 @@ def test_attachments_that_cannot_be_read(tmp_path: Path) -> None:
         path = f"/workbench/chat/{talk}/messages"
         gone = client.post(path, json={"content": "?", "attachments": [spare]})
         assert gone.status_code == 404
-        assert not list(tmp_path.glob("tmp*")), "no copy is left"
+        assert not list(tmp_path.glob(".upload-*")), "no copy is left"
 
 
 # ---------------------------------------------------------------- all places together

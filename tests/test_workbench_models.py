@@ -33,7 +33,7 @@ from hunyuan.workbench.good_for import PLACES, good_for
 from hunyuan.workbench.live import Recent
 from hunyuan.workbench.models import models_router
 from hunyuan.workbench.program_text import program_in, syntax_problem
-from hunyuan.workbench.runs import Follower, run_folders, runs_router
+from hunyuan.workbench.runs import Follower, is_listed_checkpoint, run_folders, runs_router
 from hunyuan.workbench.templates import Templates
 
 ZH = {"Accept-Language": "zh-CN"}
@@ -209,11 +209,13 @@ class Host:
     def stats(self) -> ServingStats | None:
         return self.counters
 
-    async def load(self, name: str, on_progress: Any) -> None:
+    async def load(self, name: str, on_progress: Any, *, model_id: str | None = None) -> None:
         on_progress(1, 2)
         if name == "another":
             raise UsageError("it does not fit", "放不下")
         self.loaded.append(name)
+        if model_id is not None:
+            self.backend.model = ModelCard(id=model_id, created=0, context=64)
 
 
 @pytest.fixture(autouse=True)
@@ -461,7 +463,7 @@ def write_run(folder: Path, steps: range, *, start: bool = True) -> None:
 def test_runs_are_listed_shown_and_followed(tmp_path: Path) -> None:
     write_run(tmp_path / "runs/a/b", range(1, 21))
     write_run(tmp_path / "runs/c", range(0))
-    with client(runs_router(tmp_path / "runs", None)) as web:
+    with client(runs_router(Host(), tmp_path / "runs", None)) as web:
         listed = {run["name"]: run for run in web.get("/workbench/runs").json()["runs"]}
         assert set(listed) == {"a/b", "c"}
         assert listed["a/b"]["step"] == 20
@@ -515,7 +517,7 @@ def test_following_equals_reading_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("run_id", ["..", "..%2F..%2Fetc", "a/b", "%2Fetc%2Fpasswd", "0" * 16])
 def test_runs_are_found_by_id_alone(tmp_path: Path, run_id: str) -> None:
     write_run(tmp_path / "runs/a/b", range(1, 3))
-    with client(runs_router(tmp_path / "runs", None)) as web:
+    with client(runs_router(Host(), tmp_path / "runs", None)) as web:
         assert web.get(f"/workbench/runs/{run_id}").status_code == 404
 
 
@@ -528,11 +530,40 @@ def test_a_link_out_of_the_folder_is_no_run(tmp_path: Path) -> None:
     assert run_folders(tmp_path / "runs") == []
 
 
+def test_a_checkpoint_is_loaded_by_run_and_step(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    write_run(root / "a/b", range(1, 3))
+    folder = root / "a/b/checkpoints/step-00000002"
+    folder.mkdir(parents=True)
+    for other in ("damaged-step-00000001", "step-x"):
+        (folder.parent / other).mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder.parent / "step-00000003").symlink_to(tmp_path / "elsewhere")
+    host = Host()
+    with client(runs_router(host, root, None)) as web:
+        path = f"/workbench/runs/{web.get('/workbench/runs').json()['runs'][0]['id']}"
+        assert web.get(path).json()["checkpoints"] == [2]
+        seen = events(web.post(f"{path}/load", json={"step": 2}))
+        assert seen[0] == {"type": "progress", "phase": "loading", "done": 1, "total": 2}
+        assert seen[-1] == {"type": "done", "model": "a/b@2"}
+        assert host.loaded == [str(folder)]
+        for wrong in (0, 1, 3, -2):
+            assert web.post(f"{path}/load", json={"step": wrong}).status_code == 404
+        for body in ({"step": "2"}, {"step": "../.."}, {"step": 2, "path": "/"}, {}):
+            assert web.post(f"{path}/load", json=body).status_code in (400, 422)
+        unknown = f"/workbench/runs/{'0' * 16}/load"
+        assert web.post(unknown, json={"step": 2}).status_code == 404
+    assert host.loaded == [str(folder)]
+    assert is_listed_checkpoint(root, str(folder))
+    for name in (str(folder.parent / "step-00000003"), str(root), "tiny", f"{folder}/../.."):
+        assert not is_listed_checkpoint(root, name)
+
+
 def test_a_damaged_log_is_an_error_that_names_the_line(tmp_path: Path) -> None:
     write_run(tmp_path / "runs/a", range(1, 3))
     with (tmp_path / "runs/a/metrics.jsonl").open("ab") as file:
         file.write(b"{broken\n")
-    with client(runs_router(tmp_path / "runs", None)) as web:
+    with client(runs_router(Host(), tmp_path / "runs", None)) as web:
         run = web.get("/workbench/runs").json()["runs"][0]
         reply = web.get(f"/workbench/runs/{run['id']}")
     assert reply.status_code == 422
@@ -542,7 +573,7 @@ def test_a_damaged_log_is_an_error_that_names_the_line(tmp_path: Path) -> None:
 
 def test_a_long_run_makes_a_small_answer(tmp_path: Path) -> None:
     write_run(tmp_path / "runs/long", range(1, 20_001))
-    with client(runs_router(tmp_path / "runs", None)) as web:
+    with client(runs_router(Host(), tmp_path / "runs", None)) as web:
         run = web.get("/workbench/runs").json()["runs"][0]
         shown = web.get(f"/workbench/runs/{run['id']}")
     assert len(shown.content) < 600_000
@@ -552,7 +583,7 @@ def test_a_long_run_makes_a_small_answer(tmp_path: Path) -> None:
 
 
 def test_without_folders_there_is_nothing(tmp_path: Path) -> None:
-    with client(runs_router(None, tmp_path / "none")) as web:
+    with client(runs_router(Host(), None, tmp_path / "none")) as web:
         assert web.get("/workbench/runs").json() == {"folder": None, "runs": []}
         assert web.get("/workbench/benchmarks").json() == {"folder": None, "files": []}
 
@@ -582,7 +613,7 @@ def test_result_files_become_tables(tmp_path: Path) -> None:
 
 def test_the_projects_own_results_can_be_read() -> None:
     folder = Path(__file__).parents[1] / "benchmarks" / "results"
-    with client(runs_router(None, folder)) as web:
+    with client(runs_router(Host(), None, folder)) as web:
         files = web.get("/workbench/benchmarks").json()["files"]
     assert len(files) >= 5
     for file in files:

@@ -17,7 +17,8 @@ from hunyuan.errors import BadDataError, HunyuanError, UsageError
 from hunyuan.tokenizer.tokenizer import Tokenizer
 from hunyuan.workbench import transfer
 from hunyuan.workbench.attachments import sent_content
-from hunyuan.workbench.conversations import Conversations, Settings
+from hunyuan.workbench.conversation_records import Settings
+from hunyuan.workbench.conversations import Conversations
 from hunyuan.workbench.database import MIGRATIONS, Database
 from hunyuan.workbench.documents import ConflictError
 from hunyuan.workbench.folder import DataFolder, default_data_folder

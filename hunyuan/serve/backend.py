@@ -5,7 +5,7 @@ request and give OpenAI's chat objects. The routes under ``/v1`` pass these on; 
 them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,7 +41,7 @@ class Backend(Protocol):
     """A model that answers conversations.
 
     Every method raises `HunyuanError` subclasses, which `hunyuan.serve.errors.reply_to` turns into
-    responses. Cancelling the awaiting task or closing the iterator ends the generation.
+    responses. Cancelling the awaiting task or closing the generator ends the generation.
     """
 
     @property
@@ -51,10 +51,13 @@ class Backend(Protocol):
     async def complete(self, request: ChatRequest, lang: Language = "en") -> dict[str, Any]:
         """The whole answer as a ``chat.completion`` object."""
 
-    def stream(self, request: ChatRequest, lang: Language = "en") -> AsyncIterator[dict[str, Any]]:
+    def stream(
+        self, request: ChatRequest, lang: Language = "en"
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as ``chat.completion.chunk`` objects, as OpenAI orders them.
 
-        Refusals are raised by the first step, before any chunk. The usage chunk comes if
+        Who stops reading before the end closes it, which ends the generation at once. Refusals
+        are raised by the first step, before any chunk. The usage chunk comes if
         ``stream_options.include_usage`` asks for it; no ``[DONE]``.
         """
 
@@ -76,7 +79,7 @@ class ServedBackend(Backend, Protocol):
 
     def stream_text(
         self, request: CompletionRequest, lang: Language = "en"
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as ``text_completion`` objects, each with a piece; as `stream`."""
 
     async def close(self) -> None:

@@ -21,16 +21,9 @@ def router(backend: Callable[[str], Backend]) -> APIRouter:
         lang = errors.language_of(request.headers)
         source = backend(body.model)
         body.check()
-        try:
-            if body.stream:
-                chunks = await streams.unless_gone(
-                    request, streams.begun(source.stream(body, lang))
-                )
-                return streams.event_stream(openai_events(chunks, lang))
-            return streams.json_reply(
-                await streams.unless_gone(request, source.complete(body, lang))
-            )
-        except streams.ClientGoneError:
-            return Response(status_code=499)  # nobody is there to read it
+        if body.stream:
+            chunks = await streams.unless_gone(request, streams.begun(source.stream(body, lang)))
+            return streams.event_stream(openai_events(chunks, lang))
+        return streams.json_reply(await streams.unless_gone(request, source.complete(body, lang)))
 
     return routes

@@ -21,15 +21,12 @@ def router(backend: Callable[[str], ServedBackend]) -> APIRouter:
         lang = errors.language_of(request.headers)
         source = backend(body.model)
         body.check()
-        try:
-            if body.stream:
-                pieces = await streams.unless_gone(
-                    request, streams.begun(source.stream_text(body, lang))
-                )
-                return streams.event_stream(openai_events(pieces, lang))
-            whole = source.complete_text(body, lang)
-            return streams.json_reply(await streams.unless_gone(request, whole))
-        except streams.ClientGoneError:
-            return Response(status_code=499)  # nobody is there to read it
+        if body.stream:
+            pieces = await streams.unless_gone(
+                request, streams.begun(source.stream_text(body, lang))
+            )
+            return streams.event_stream(openai_events(pieces, lang))
+        whole = source.complete_text(body, lang)
+        return streams.json_reply(await streams.unless_gone(request, whole))
 
     return routes

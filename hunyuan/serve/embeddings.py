@@ -161,12 +161,9 @@ def router(models: Callable[[], Sequence[EmbeddingModel]]) -> APIRouter:
                 f"dimensions={body.dimensions}：{model.id} 的向量为 {model.dimensions} 维，"
                 "且未针对截短进行训练；请去掉该字段",
             )
-        try:
-            found = await streams.unless_gone(
-                request, model.embed(_inputs(body.input), body.input_type)
-            )
-        except streams.ClientGoneError:
-            return Response(status_code=499)  # nobody is there to read it
+        found = await streams.unless_gone(
+            request, model.embed(_inputs(body.input), body.input_type)
+        )
         encode = _base64 if body.encoding_format == "base64" else _floats
         data = [
             {"object": "embedding", "index": i, "embedding": encode(vector)}

@@ -20,6 +20,7 @@ from hunyuan.errors import (
 from hunyuan.serve.backend import UnknownModelError, UnsupportedError
 from hunyuan.serve.bridge import UnavailableError
 from hunyuan.serve.schema import FieldError
+from hunyuan.serve.streams import ClientGoneError
 
 
 class UpstreamError(HunyuanError):
@@ -125,6 +126,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HunyuanError)
     async def ours(request: Request, error: HunyuanError) -> Response:
         return reply_to(error, _language(request))
+
+    @app.exception_handler(ClientGoneError)
+    async def gone(request: Request, error: ClientGoneError) -> Response:
+        return Response(status_code=499)  # nobody is there to read it
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

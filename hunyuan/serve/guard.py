@@ -27,8 +27,8 @@ MAX_BODY_BYTES = 4 * 1024**2
 MAX_UPLOAD_BYTES = 64 * 1024**2
 
 UPLOADS = "/workbench/"
-OPEN_PATHS = ("/", "/health", "/favicon.ico")
-OPEN_FOLDER = "/static/"
+OPEN_PATHS = ("/", "/docs", "/health", "/favicon.ico")
+OPEN_FOLDERS = ("/static/", "/docs/")
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -162,9 +162,9 @@ def _digest(key: bytes) -> bytes:
 
 
 def _is_open(scope: Scope) -> bool:
-    """Whether a path answers without the key: the page, which asks for it, and health."""
+    """Whether a path answers without the key: the page, which asks for it, health, documents."""
     path: str = scope["path"]
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 def _is_upload(scope: Scope, headers: Headers) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +120,10 @@ class ModelHost:
         """The counters of the engine that answers; None where the model runs elsewhere."""
         return self._backend.stats() if isinstance(self._backend, LocalBackend) else None
 
-    async def load(self, name: str, on_progress: OnProgress) -> None:
-        """Answer with another model from now on.
+    async def load(
+        self, name: str, on_progress: OnProgress, *, model_id: str | None = None
+    ) -> None:
+        """Answer with another model from now on, under ``model_id`` (None: the end of its name).
 
         The old one is stopped first, for its memory. If the new one cannot be loaded, or the
         caller is cancelled, the old one is loaded again, and the error raised. Requests get 503
@@ -146,7 +148,7 @@ class ModelHost:
             on_progress(done, total)
 
         # A task of its own: when the caller goes, the old model has still to come back.
-        self._switching = asyncio.create_task(self._switch(name, self._loader, report))
+        self._switching = asyncio.create_task(self._switch(name, model_id, self._loader, report))
         try:
             await asyncio.shield(self._switching)
         except asyncio.CancelledError:
@@ -161,10 +163,13 @@ class ModelHost:
 
     # ------------------------------------------------------------
 
-    async def _switch(self, name: str, loader: Loader, report: OnProgress) -> None:
+    async def _switch(
+        self, name: str, model_id: str | None, loader: Loader, report: OnProgress
+    ) -> None:
         source = self._first_source if name == self._first.id else name
         old_card, old_source = self._backend.model, self._source
-        old, self._backend = self._backend, _AwayBackend(old_card, _loading(name))
+        shown = model_id or Path(name).name
+        old, self._backend = self._backend, _AwayBackend(old_card, _loading(shown))
         await old.close()
         del old
         try:
@@ -175,7 +180,7 @@ class ModelHost:
                 raise
             log.error("a model could not be loaded: %s", place_of(error))
             raise internal(error) from error
-        self._answer_with(engine, Path(name).name)
+        self._answer_with(engine, shown)
         self._source = source
 
     async def _restore(self, card: ModelCard, source: str, loader: Loader) -> None:
@@ -224,7 +229,7 @@ class _AwayBackend:
 
     async def stream(
         self, request: ChatRequest, lang: Language = "en"
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Raises."""
         raise self._reason
         yield {}
@@ -237,7 +242,7 @@ class _AwayBackend:
 
     async def stream_text(
         self, request: CompletionRequest, lang: Language = "en"
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Raises."""
         raise self._reason
         yield {}
@@ -255,8 +260,7 @@ def _load(loader: Loader, source: str, report: OnProgress) -> "Engine":
     return loader(source, report)
 
 
-def _loading(name: str) -> UnavailableError:
-    shown = Path(name).name
+def _loading(shown: str) -> UnavailableError:
     return UnavailableError(
         f"the model {shown} is being loaded; try again in a moment",
         f"正在加载模型 {shown}；请稍后再试",

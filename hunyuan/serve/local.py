@@ -1,6 +1,7 @@
 """The backend of a model in this process: OpenAI's requests for the engine's thread."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,8 @@ class LocalBackend:
     ) -> None:
         config = engine.model.config
         self._engine = engine
+        # Of the engine it holds nothing else: the weights can go while it works.
+        threading.Thread(target=engine.grammars.warm, name="grammars", daemon=True).start()
         self._bridge = Bridge(engine, max_waiting=max_waiting, observer=observer)
         self._card = ModelCard(
             id=model_id,
@@ -164,12 +167,14 @@ class LocalBackend:
             messages=prompt_messages(request, self._calls),
             tools=prompt_tools(request, self._calls),
             variables=variables,
+            add_generation_prompt=request.add_generation_prompt is not False,
+            continue_final_message=bool(request.continue_final_message),
         )
 
     async def _ask(self, request: ChatRequest) -> _Asked:
         prompt = self._conversation(request)
         grammar, field = grammar_of(request, self._calls)
-        if grammar is not None and self._thinks:
+        if grammar is not None and self._thinks and not request.continue_final_message:
             grammar = replace(grammar, after=END_THINK)
         params = [
             request.params(grammar=grammar, seed=_seed(request.seed, i))
@@ -186,8 +191,10 @@ class LocalBackend:
         return {"expert_load": expert_load(asked.before, self.stats(), usage["total_tokens"])}
 
     def _writers(self, request: ChatRequest, asked: _Asked) -> list[ChoiceWriter]:
+        # An answer that goes on is past its thoughts.
+        thinks = self._thinks and not request.continue_final_message
         thinking = False
-        if self._thinks:
+        if thinks:
             prompt = asked.tickets[0].running.prompt
             end = self.tokenizer.decode(prompt[-8:], skip_specials=False)
             thinking = end.rstrip().endswith(THINK)
@@ -204,7 +211,7 @@ class LocalBackend:
                     calls,
                     starts=starts,
                     bare=bare,
-                    thinks=self._thinks,
+                    thinks=thinks,
                     thinking=thinking,
                     tagged=self._tagged,
                 ),

@@ -1,7 +1,8 @@
 """Anthropic's ``/v1/messages`` and the counting of their tokens."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -41,17 +42,12 @@ def router(backend: Callable[[str], Backend]) -> APIRouter:
         lang = errors.language_of(request.headers)
         source = backend(body.model)
         chat = body.chat()
-        try:
-            if body.stream:
-                chunks = await streams.unless_gone(
-                    request, streams.begun(source.stream(chat, lang))
-                )
-                tokens = await source.count_tokens(chat)
-                builder = MessageBuilder(source.model.id, tokens or 0)
-                return streams.event_stream(_events(builder, chunks, lang))
-            answer = await streams.unless_gone(request, source.complete(chat, lang))
-        except streams.ClientGoneError:
-            return Response(status_code=499)  # nobody is there to read it
+        if body.stream:
+            chunks = await streams.unless_gone(request, streams.begun(source.stream(chat, lang)))
+            tokens = await source.count_tokens(chat)
+            builder = MessageBuilder(source.model.id, tokens or 0)
+            return streams.event_stream(_events(builder, chunks, lang))
+        answer = await streams.unless_gone(request, source.complete(chat, lang))
         builder = MessageBuilder(source.model.id)
         for step in (builder.feed(answer), builder.finish()):
             for _ in step:
@@ -75,17 +71,18 @@ def router(backend: Callable[[str], Backend]) -> APIRouter:
 
 
 async def _events(
-    builder: MessageBuilder, chunks: AsyncIterator[dict[str, Any]], lang: Language
-) -> AsyncIterator[bytes]:
+    builder: MessageBuilder, chunks: AsyncGenerator[dict[str, Any], None], lang: Language
+) -> AsyncGenerator[bytes, None]:
     try:
         for event in builder.start():
             yield streams.event(event)
-        async for chunk in streams.with_silences(chunks):
-            if chunk is None:
-                yield streams.event({"type": "ping"})
-                continue
-            for event in builder.feed(chunk):
-                yield streams.event(event)
+        async with aclosing(streams.with_silences(chunks)) as items:
+            async for chunk in items:
+                if chunk is None:
+                    yield streams.event({"type": "ping"})
+                    continue
+                for event in builder.feed(chunk):
+                    yield streams.event(event)
         for event in builder.finish():
             yield streams.event(event)
     except Exception as error:

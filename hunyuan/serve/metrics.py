@@ -116,6 +116,14 @@ class _EngineCollector(Collector):
         yield counter("prefix_cache_queries", "Prompt tokens looked up.", stats.prompt_tokens)
         yield counter("prefix_cache_hits", "Prompt tokens found there.", stats.reused_tokens)
         yield counter("generation_tokens", "Tokens that were written.", stats.generation_tokens)
+        if (disk := stats.disk) is not None:
+            yield counter("disk_read_bytes", "Bytes of experts read from disk.", disk.bytes_read)
+            yield counter("disk_read_seconds", "Time the disk was being read.", disk.busy_seconds)
+            yield counter("disk_wait_seconds", "Time steps waited for it.", disk.waited_seconds)
+            yield counter("expert_visits", "Experts that steps visited.", disk.demanded)
+            yield counter("expert_hits", "Of those, the ones in memory.", disk.hits)
+            yield counter("expert_reads_ahead", "Experts read before their visit.", disk.ahead)
+            yield counter("expert_reads_ahead_used", "Of those, the visited.", disk.ahead_used)
         if stats.expert_tokens is not None:
             family = CounterMetricFamily(
                 f"{PREFIX}moe_expert_tokens",

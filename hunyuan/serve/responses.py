@@ -1,7 +1,8 @@
 """OpenAI's ``/v1/responses``: one answer, its events, and the responses kept for the next one."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -41,15 +42,10 @@ def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter
             if body.store is not False:
                 store.put(builder.response, (*previous, *map(_stored, items)))
 
-        try:
-            if body.stream:
-                chunks = await streams.unless_gone(
-                    request, streams.begun(source.stream(chat, lang))
-                )
-                return streams.event_stream(_events(builder, chunks, keep, lang))
-            answer = await streams.unless_gone(request, source.complete(chat, lang))
-        except streams.ClientGoneError:
-            return Response(status_code=499)  # nobody is there to read it
+        if body.stream:
+            chunks = await streams.unless_gone(request, streams.begun(source.stream(chat, lang)))
+            return streams.event_stream(_events(builder, chunks, keep, lang))
+        answer = await streams.unless_gone(request, source.complete(chat, lang))
         for step in (builder.start(), builder.feed(answer), builder.finish()):
             for _ in step:
                 pass
@@ -110,10 +106,10 @@ def router(backend: Callable[[str], Backend], store: ResponseStore) -> APIRouter
 
 async def _events(
     builder: ResponseBuilder,
-    chunks: AsyncIterator[dict[str, Any]],
+    chunks: AsyncGenerator[dict[str, Any], None],
     keep: Callable[[], None],
     lang: Language,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     number = 0
 
     def numbered(events: Iterator[Event]) -> Iterator[bytes]:
@@ -125,12 +121,13 @@ async def _events(
     for text in numbered(builder.start()):
         yield text
     try:
-        async for chunk in streams.with_silences(chunks):
-            if chunk is None:
-                yield streams.KEEP_ALIVE
-                continue
-            for text in numbered(builder.feed(chunk)):
-                yield text
+        async with aclosing(streams.with_silences(chunks)) as items:
+            async for chunk in items:
+                if chunk is None:
+                    yield streams.KEEP_ALIVE
+                    continue
+                for text in numbered(builder.feed(chunk)):
+                    yield text
     except Exception as error:
         # The status is sent already: whatever broke, the client must hear of it as an event.
         known = told(error, "a stream of events")

@@ -192,6 +192,10 @@ class ChatRequest(Sampling):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    add_generation_prompt: bool | None = None
+    """vLLM's: whether the prompt ends where an answer begins; it does unless this is false."""
+    continue_final_message: bool | None = None
+    """vLLM's: go on with the text of the last message, an assistant's, instead of a new one."""
     reasoning_effort: str | None = None
     """``none`` and ``minimal`` ask a model whose template has the switch not to think."""
     return_expert_load: bool | None = None
@@ -241,6 +245,19 @@ class ChatRequest(Sampling):
         for i, message in enumerate(self.messages):
             _check_content(message, f"messages.{i}")
         _check_replies(self.messages)
+        if self.continue_final_message:
+            self._check_continued()
+
+    def _check_continued(self) -> None:
+        check_prompt_end(self.add_generation_prompt, self.continue_final_message)
+        last = self.messages[-1]
+        if last.role != "assistant" or last.tool_calls or not last.content:
+            raise FieldError(
+                "continue_final_message",
+                "continue_final_message: the last message must be the assistant's and have a text "
+                "and no tool_calls",
+                "continue_final_message：最后一条消息必须来自 assistant，含有文本且没有 tool_calls",
+            )
 
     def _refuse_unsupported(self) -> None:
         wanted = {
@@ -284,6 +301,20 @@ class ChatRequest(Sampling):
                 f"({', '.join(names[:8])})",
                 f"tool_choice={must[:64]!r}：不在 tools 的函数之中（{'、'.join(names[:8])}）",
             )
+
+
+def check_prompt_end(
+    add_generation_prompt: bool | None, continue_final_message: bool | None
+) -> None:
+    """Refuse a prompt that would both begin an answer and go on with one."""
+    if add_generation_prompt and continue_final_message:
+        raise FieldError(
+            "add_generation_prompt",
+            "add_generation_prompt=true begins a new answer, continue_final_message=true goes on "
+            "with the last; set one of them to false",
+            "add_generation_prompt=true 会开始新的回答，continue_final_message=true 则续写上一条；"
+            "请将其中一个设为 false",
+        )
 
 
 def _check_content(message: Message, where: str) -> None:

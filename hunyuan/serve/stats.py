@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hunyuan.engine.request import EngineStats
+    from hunyuan.native.expert_stats import ExpertStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class ServingStats:
     expert_tokens: Sequence[Sequence[int]] | None
     """(L, E): tokens that each expert of each layer worked on; None for a dense model."""
 
+    disk: "ExpertStats | None" = None
+    """What experts on disk cost; None if all are in memory."""
+
 
 def serving_stats(stats: "EngineStats") -> ServingStats:
     """The engine's snapshot under the names of metrics."""
@@ -50,6 +54,7 @@ def serving_stats(stats: "EngineStats") -> ServingStats:
         generation_tokens=stats.generated_tokens,
         expert_layers=range(len(stats.expert_tokens or ())),
         expert_tokens=stats.expert_tokens,
+        disk=stats.disk,
     )
 
 

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
-async def begun(items: AsyncIterator[T]) -> AsyncIterator[T]:
+async def begun(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """``items`` once the first is there, so that a refusal can still become an error response."""
     first = await anext(items)
 
@@ -44,15 +46,15 @@ async def begun(items: AsyncIterator[T]) -> AsyncIterator[T]:
             async for item in items:
                 yield item
         finally:
-            await _close(items)
+            await items.aclose()
 
     return all_items()
 
 
 async def with_silences(
-    items: AsyncIterator[T], seconds: float = KEEP_ALIVE_SECONDS
+    items: AsyncGenerator[T, None], seconds: float = KEEP_ALIVE_SECONDS
 ) -> AsyncGenerator[T | None, None]:
-    """``items``, and None whenever nothing came for ``seconds``."""
+    """``items``, and None whenever nothing came for ``seconds``; closing it closes them."""
 
     async def step() -> T:
         return await anext(items)
@@ -75,7 +77,7 @@ async def with_silences(
         if pending is not None:
             pending.cancel()
             await asyncio.wait((pending,))
-        await _close(items)
+        await items.aclose()
 
 
 def json_bytes(data: Any) -> bytes:
@@ -101,20 +103,31 @@ def event(data: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (data["type"].encode(), json_bytes(data))
 
 
-def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+class EventStream(StreamingResponse):
+    """Server-sent events; the generator they come from is closed with the response."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        # Nothing on the way shall hold them back.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, headers=headers)
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        """Send them; also when sending fails they are closed here, not by a garbage collector."""
+        async with aclosing(self._events):
+            await super().stream_response(send)
+
+
+def event_stream(events: AsyncGenerator[bytes, None]) -> EventStream:
     """A response of server-sent events that nothing on the way holds back."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return EventStream(events)
 
 
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _close(items: AsyncIterator[T]) -> None:
-    if isinstance(items, AsyncGenerator):
-        await items.aclose()
 
 
 def _finite(value: Any) -> Any:

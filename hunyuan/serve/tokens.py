@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from hunyuan.serve.schema import FieldError, Lenient
+from hunyuan.serve.schema import FieldError, Lenient, check_prompt_end
 from hunyuan.serve.translate import refuse_field
 from hunyuan.tokenizer.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ class TokenizeRequest(Lenient):
     prompt: str | None = None
     messages: Annotated[list[dict[str, Any]], Field(max_length=4096)] | None = None
     tools: list[dict[str, Any]] | None = None
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = None
     add_special_tokens: bool = True
     """Of a prompt: begin with the model's begin-of-text token, if it has one."""
     return_token_strs: bool | None = None
@@ -76,12 +76,15 @@ def router(vocabulary: Callable[[str | None], Vocabulary]) -> APIRouter:
 
 
 def _ids(tokenizer: Tokenizer, body: TokenizeRequest) -> list[int]:
-    for field in ("continue_final_message", "chat_template"):
-        if getattr(body, field):
-            raise refuse_field(field, getattr(body, field))
+    if body.chat_template:
+        raise refuse_field("chat_template", body.chat_template)
+    check_prompt_end(body.add_generation_prompt, body.continue_final_message)
     if body.messages is not None and body.prompt is None:
         return tokenizer.chat_prompt(
-            body.messages, tools=body.tools, add_generation_prompt=body.add_generation_prompt
+            body.messages,
+            tools=body.tools,
+            add_generation_prompt=body.add_generation_prompt is not False,
+            continue_final_message=bool(body.continue_final_message),
         )
     if body.prompt is None or body.messages is not None:
         raise FieldError(

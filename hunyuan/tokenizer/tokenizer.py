@@ -131,15 +131,20 @@ class Tokenizer:
         messages: Sequence[Mapping[str, Any]],
         *,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Ids of a conversation, up to where the assistant's answer begins.
 
-        ``variables`` are switches of the template, such as ``enable_thinking``.
+        With ``continue_final_message`` up to the end of the last message's text instead, which
+        nothing closes. ``variables`` are switches of the template, such as ``enable_thinking``.
         Raises `UsageError` for malformed messages, a failing template, or a model without one.
         """
-        rendered, guard = self._render(messages, add_generation_prompt, tools, variables)
+        if continue_final_message:
+            rendered, guard = self._render_unclosed(messages, tools, variables)
+        else:
+            rendered, guard = self._render(messages, add_generation_prompt, tools, variables)
         pieces: list[str | SpecialToken] = []
         for piece in self._markup.split(rendered):
             pieces.append(remove_guard(piece, guard) if isinstance(piece, str) else piece)
@@ -155,6 +160,30 @@ class Tokenizer:
     ) -> str:
         """The text of `chat_prompt`, for display; specials of template and user look alike."""
         return remove_guard(*self._render(messages, add_generation_prompt, tools, variables))
+
+    def _render_unclosed(
+        self, messages: object, tools: object, switches: Mapping[str, Any] | None
+    ) -> tuple[str, str]:
+        """The conversation up to the end of its last text, however a template would go on."""
+        plain = plain_messages(messages)
+        text = plain[-1]["content"]
+        if text is None:
+            raise UsageError(
+                "continue_final_message: the last message has no text to continue",
+                "continue_final_message：最后一条消息没有可续写的文本",
+            )
+        others = (*texts_of(plain_tools(tools)), *texts_of(plain_switches(switches)))
+        mark = choose_guard([*texts_of(plain), *others, self.chat_template or ""])
+        plain[-1]["content"] = text + mark
+        rendered, guard = self._render(plain, False, tools, switches)
+        before, found, _ = rendered.rpartition(mark)
+        if not found:
+            raise UsageError(
+                "continue_final_message: this model's chat template does not show the last message "
+                "as it is",
+                "continue_final_message：该模型的对话模板不会原样给出最后一条消息",
+            )
+        return before, guard
 
     def _render(
         self,

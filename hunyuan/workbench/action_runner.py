@@ -14,7 +14,7 @@ from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import StructuredOutputs
 from hunyuan.workbench import cleaning
 from hunyuan.workbench.actions import Job
-from hunyuan.workbench.conversations import Settings
+from hunyuan.workbench.conversation_records import Settings
 from hunyuan.workbench.language import text_language
 from hunyuan.workbench.parts import (
     Part,
@@ -374,8 +374,7 @@ class _Work:
         preview = cleaning.Preview(original)
         self._answer, self._cut, self._looped = "", False, False
         first: float | None = None
-        stream = self._backend.stream(request, self._job.lang)
-        try:
+        async with contextlib.aclosing(self._backend.stream(request, self._job.lang)) as stream:
             async for chunk in stream:
                 if usage := chunk.get("usage"):
                     self._prompt_tokens += usage.get("prompt_tokens") or 0
@@ -393,9 +392,6 @@ class _Work:
                     self._answer = cleaning.without_loop(self._answer)
                     self._looped = True
                     break
-        finally:
-            if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
         if first is not None:
             self._answer_seconds += time.monotonic() - first
         if shown := preview.rest():

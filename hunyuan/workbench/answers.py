@@ -15,7 +15,8 @@ from hunyuan.errors import Language
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
 from hunyuan.workbench.cleaning import without_overlap
-from hunyuan.workbench.conversations import Conversations, Message, Status, Usage
+from hunyuan.workbench.conversation_records import Message, Status, Usage
+from hunyuan.workbench.conversations import Conversations
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.streaming import Event, error_event
 
@@ -110,7 +111,7 @@ class Answers:
     async def _receive(self, writing: Writing, answer: "_Answer") -> None:
         saved = time.monotonic()
         stream = self._backend().stream(writing.request, writing.lang)
-        try:
+        async with contextlib.aclosing(stream):
             async for chunk in stream:
                 for event in answer.take(chunk):
                     writing.events.put_nowait(event)
@@ -122,11 +123,8 @@ class Answers:
                         answer.reasoning or None,
                     )
                     saved = time.monotonic()
-            for event in answer.flush():
-                writing.events.put_nowait(event)
-        finally:
-            if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
+        for event in answer.flush():
+            writing.events.put_nowait(event)
 
     async def _store(
         self, writing: Writing, answer: "_Answer", status: Status, failure: Event | None

@@ -15,10 +15,13 @@ from hunyuan.workbench.answers import Answers
 from hunyuan.workbench.attachments import document_reader
 from hunyuan.workbench.chat import chat_router
 from hunyuan.workbench.code import code_router
+from hunyuan.workbench.docs_site import docs_router
+from hunyuan.workbench.evaluations import evaluations_router
 from hunyuan.workbench.folder import DataFolder
 from hunyuan.workbench.knowledge import knowledge_router
+from hunyuan.workbench.loading import Host
 from hunyuan.workbench.maths import maths_router
-from hunyuan.workbench.models import Host, models_router
+from hunyuan.workbench.models import models_router
 from hunyuan.workbench.runs import runs_router
 from hunyuan.workbench.store import Store
 from hunyuan.workbench.templates import Templates
@@ -66,14 +69,22 @@ def workbench_routers(
             await asyncio.to_thread(base.close)
             store.close()
 
-    read = document_reader(folder.path)
     return [
         APIRouter(lifespan=lifespan),
-        chat_router(backend, store.conversations, templates, answers, read),
+        chat_router(
+            backend,
+            store.conversations,
+            templates,
+            answers,
+            document_reader(),
+            uploads=folder.path,
+        ),
         writing_router(backend, store.documents, templates),
-        maths_router(backend, templates),
+        maths_router(backend, templates, uploads=folder.path),
         knowledge_router(base, backend, templates),
         code_router(backend, templates),
         models_router(host),
-        runs_router(runs, results),
+        runs_router(host, runs, results),
+        evaluations_router(runs, results),
+        docs_router(),
     ]

@@ -2,17 +2,15 @@
 
 import asyncio
 import hashlib
-import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hunyuan.errors import BadDataError, DiskFullError, DoesNotFitError, Language
-from hunyuan.files import disk_errors
+from hunyuan.errors import BadDataError, DoesNotFitError, Language
 from hunyuan.knowledge.document import Limits, has_pages, kind_of
 from hunyuan.knowledge.reading import read_document
-from hunyuan.workbench.conversations import Message
+from hunyuan.workbench.conversation_records import Message
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.templates import Templates
 
@@ -33,29 +31,21 @@ class Reading:
     """What could not be read, in the reader's language."""
 
 
-def document_reader(folder: Path) -> "Reader":
-    """Reads files as `hunyuan.knowledge` does, two at a time, each in a process of its own.
-
-    ``folder`` holds them meanwhile.
-    """
+def document_reader() -> "Reader":
+    """Reads files as `hunyuan.knowledge` does, two at a time, each in a process of its own."""
     free = asyncio.Semaphore(2)
 
-    def in_thread(name: str, data: bytes, stopped: threading.Event) -> Reading:
+    def in_thread(name: str, path: Path, stopped: threading.Event) -> Reading:
         kind = kind_of(name)
-        with disk_errors(folder), tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.write(data)
-            file.flush()
-            pages = list(read_document(Path(file.name), name, kind, LIMITS, stopped.is_set))
+        pages = list(read_document(path, name, kind, LIMITS, stopped.is_set))
         text = "\n\n".join(page.text for page in pages)
         return Reading(kind, text, len(pages) if has_pages(kind) else None)
 
-    async def read(name: str, data: bytes, lang: Language) -> Reading:
+    async def read(name: str, path: Path, lang: Language) -> Reading:
         stopped = threading.Event()
         try:
             async with free:
-                return await asyncio.to_thread(in_thread, name, data, stopped)
-        except DiskFullError:
-            raise
+                return await asyncio.to_thread(in_thread, name, path, stopped)
         except (BadDataError, DoesNotFitError) as error:
             raise RefusedError(error.en, error.zh, code="unreadable", param="name") from error
         finally:
@@ -64,8 +54,8 @@ def document_reader(folder: Path) -> "Reader":
     return read
 
 
-Reader = Callable[[str, bytes, Language], Awaitable[Reading]]
-"""Reads a file of the given name; raises `UsageError` where it cannot."""
+Reader = Callable[[str, Path, Language], Awaitable[Reading]]
+"""Reads the file at a path, called by a name; raises `UsageError` where it cannot."""
 
 
 def framed(templates: Templates, name: str, text: str, language: Language) -> str:

@@ -5,7 +5,7 @@ Full Python is used for a request that names it, and only where its walls stand.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -19,7 +19,7 @@ from hunyuan.sandbox.monty import MontyRunner
 from hunyuan.sandbox.result import Limits, Runner
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import ChatRequest
-from hunyuan.serve.streams import ClientGoneError, unless_gone
+from hunyuan.serve.streams import unless_gone
 from hunyuan.workbench.language import text_language
 from hunyuan.workbench.program_text import program_in, syntax_problem
 from hunyuan.workbench.streaming import Body, Event, WorkbenchRoute, event_stream, language_of
@@ -102,10 +102,7 @@ def code_router(
         """Run a program and wait for its end; going away stops it."""
         lang = language_of(request)
         runner = runners[body.runner]
-        try:
-            result = await unless_gone(request, runner.run(body.code))
-        except ClientGoneError:
-            return Response(status_code=499)
+        result = await unless_gone(request, runner.run(body.code))
         return JSONResponse(result.data(runner.limits, lang))
 
     def answered(
@@ -185,12 +182,13 @@ async def _answer(
         }
     )
     text, reason = "", None
-    async for chunk in backend.stream(request, lang):
-        for choice in chunk["choices"]:
-            reason = choice.get("finish_reason") or reason
-            if piece := choice["delta"].get("content"):
-                text += piece
-                yield {"type": "delta", "text": piece}
+    async with aclosing(backend.stream(request, lang)) as chunks:
+        async for chunk in chunks:
+            for choice in chunk["choices"]:
+                reason = choice.get("finish_reason") or reason
+                if piece := choice["delta"].get("content"):
+                    text += piece
+                    yield {"type": "delta", "text": piece}
     if wants_program:
         code = program_in(text)
         if not code:

@@ -8,8 +8,8 @@ goes on from where it ended.
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import psutil
 from fastapi import APIRouter, Request, Response
@@ -24,34 +24,16 @@ from hunyuan.catalogue.transfer import Progress
 from hunyuan.errors import Language
 from hunyuan.files import PARTIAL, disk_errors, existing_parent
 from hunyuan.memory import available_memory
-from hunyuan.serve.backend import Backend, ModelCard
+from hunyuan.serve.backend import ModelCard
 from hunyuan.serve.stats import ServingStats
 from hunyuan.workbench.good_for import good_for
 from hunyuan.workbench.live import Recent
+from hunyuan.workbench.loading import Host, Reports, StoppedError, loading
 from hunyuan.workbench.refusal import RefusedError, not_found
 from hunyuan.workbench.streaming import Body, Event, WorkbenchRoute, event_stream, language_of
 
 WORKING_BYTES = 300 * 1000**2
 """Memory beside the weights: a cache of moderate length and the libraries."""
-
-OnProgress = Callable[[int, int], None]
-
-
-class Host(Protocol):
-    """Who owns the model that answers; `hunyuan.serve.host.ModelHost` is one."""
-
-    @property
-    def backend(self) -> Backend:
-        """The model that answers now."""
-
-    def models(self) -> Sequence[ModelCard]:
-        """The models that can be asked for."""
-
-    def stats(self) -> ServingStats | None:
-        """Counters of the engine that answers; None where the model runs elsewhere."""
-
-    async def load(self, name: str, on_progress: OnProgress) -> None:
-        """Answer with another model from now on; cancelling keeps the old one."""
 
 
 class DownloadBody(Body):
@@ -127,7 +109,7 @@ def models_router(host: Host, *, catalogue: Sequence[Entry] | None = None) -> AP
                 status=409,
                 code="not_installed",
             )
-        return event_stream(_load(host, body.model), lang)
+        return event_stream(loading(host, body.model), lang)
 
     @router.delete("/{name}")
     async def delete(name: str) -> dict[str, Any]:
@@ -234,47 +216,8 @@ def _engine(stats: ServingStats) -> dict[str, Any]:
     }
 
 
-class _StoppedError(Exception):
-    """Raised into a download that nobody waits for any more."""
-
-
-class _Reports:
-    """Progress of some work, handed to an event loop from any thread; the latest counts."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._latest: Event | None = None
-
-    def put(self, event: Event) -> None:
-        """Report; raises into work that nobody waits for."""
-        if self.stopped:
-            raise _StoppedError
-        self._loop.call_soon_threadsafe(self._take, event)
-
-    def _take(self, event: Event) -> None:
-        self._latest = event
-        self._news.set()
-
-    async def until_done(self, work: "asyncio.Future[None]") -> AsyncGenerator[Event, None]:
-        """The reports of ``work`` up to its end; raises what it raised. Closing stops it."""
-        work.add_done_callback(lambda _: self._news.set())
-        try:
-            while not work.done():
-                await self._news.wait()
-                self._news.clear()
-                event, self._latest = self._latest, None
-                if event is not None:
-                    yield event
-            await work
-        finally:
-            self.stopped = True
-            work.cancel()
-
-
 async def _download(model: Entry, catalogue: Sequence[Entry]) -> AsyncGenerator[Event, None]:
-    reports = _Reports()
+    reports = Reports()
 
     def report(progress: Progress) -> None:
         reports.put(
@@ -290,29 +233,14 @@ async def _download(model: Entry, catalogue: Sequence[Entry]) -> AsyncGenerator[
     def work() -> None:
         try:
             pull(model.name, progress=report, accept_licence=lambda _: True, catalogue=catalogue)
-        except _StoppedError:
+        except StoppedError:
             return
 
-    pulling = asyncio.ensure_future(asyncio.ensure_future(asyncio.to_thread(work)))
+    pulling = asyncio.create_task(asyncio.to_thread(work))
     async with contextlib.aclosing(reports.until_done(pulling)) as events:
         async for event in events:
             yield event
     yield {"type": "done", "model": model.name}
-
-
-async def _load(host: Host, name: str) -> AsyncGenerator[Event, None]:
-    reports = _Reports()
-
-    def report(done: int, total: int) -> None:
-        # Who loads learns by being cancelled that nobody waits.
-        if not reports.stopped:
-            reports.put({"type": "progress", "phase": "loading", "done": done, "total": total})
-
-    loading = asyncio.ensure_future(asyncio.ensure_future(host.load(name, report)))
-    async with contextlib.aclosing(reports.until_done(loading)) as events:
-        async for event in events:
-            yield event
-    yield {"type": "done", "model": host.backend.model.id}
 
 
 def _remove(model: Entry) -> int:

@@ -1,12 +1,13 @@
 """Requests to the model: made of a conversation, within what it can read, and read as text."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from hunyuan.errors import Language
 from hunyuan.serve.backend import Backend
 from hunyuan.serve.schema import MAX_MESSAGES, ChatRequest
-from hunyuan.workbench.conversations import Settings, Trimmed
+from hunyuan.workbench.conversation_records import Settings, Trimmed
 from hunyuan.workbench.refusal import RefusedError
 
 Turn = dict[str, Any]
@@ -34,15 +35,11 @@ async def pieces(
     backend: Backend, request: ChatRequest, lang: Language
 ) -> AsyncGenerator[str, None]:
     """The text of an answer as it comes; closing ends the generation."""
-    stream = backend.stream(request, lang)
-    try:
+    async with aclosing(backend.stream(request, lang)) as stream:
         async for chunk in stream:
             for choice in chunk.get("choices") or ():
                 if piece := (choice.get("delta") or {}).get("content"):
                     yield piece
-    finally:
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
 
 
 def available_tokens(backend: Backend, settings: Settings) -> int | None:

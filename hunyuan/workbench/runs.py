@@ -8,32 +8,25 @@ costs what is new. Curves are thinned, and answer and cost do not grow with the 
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from hunyuan.errors import BadDataError
 from hunyuan.files import disk_errors
 from hunyuan.report.document import rounded
-from hunyuan.report.heat import columns_of
 from hunyuan.report.metrics import METRICS, Start, Train, read_line
-from hunyuan.report.page import summary
-from hunyuan.report.run import EmptyRunError, EvalCurve, Experts, Floats, Gathered, Run, Track
-from hunyuan.report.sample import smooth, smoothing_window, thin
+from hunyuan.report.run import EmptyRunError, Gathered, Run
 from hunyuan.workbench.benchmarks import result_files, result_table
+from hunyuan.workbench.loading import Host, loading
 from hunyuan.workbench.refusal import RefusedError, not_found
-from hunyuan.workbench.streaming import WorkbenchRoute
+from hunyuan.workbench.run_curves import drawn
+from hunyuan.workbench.streaming import Body, WorkbenchRoute, event_stream, language_of
 
-BUCKETS = 400
-"""Of a curve; a page is not wider."""
-HEAT_CELLS = 40_000
 MOST_RUNS = 200
-MOST_ALARMS = 100
 MOST_FOLLOWED = 12
 """Logs kept in memory at once."""
 
@@ -69,6 +62,31 @@ def run_folders(root: Path | None) -> list[RunFolder]:
             (log.stat().st_mtime, RunFolder(run_id, name if name != "." else root.name, log.parent))
         )
     return [folder for _, folder in sorted(found, key=lambda pair: -pair[0])[:MOST_RUNS]]
+
+
+def checkpoint_folders(run: RunFolder) -> dict[int, Path]:
+    """The checkpoints of a run that can be loaded, by their step; none behind a link."""
+    folder = run.path / "checkpoints"
+    if folder.is_symlink():
+        return {}
+    found = {}
+    for path in folder.glob("step-*"):
+        step = path.name.removeprefix("step-")
+        if step.isdigit() and path.is_dir() and not path.is_symlink():
+            found[int(step)] = path
+    return dict(sorted(found.items()))
+
+
+def is_listed_checkpoint(root: Path, name: str) -> bool:
+    """Whether ``name`` is the path of a checkpoint of a run below ``root``."""
+    listed = (path for run in run_folders(root) for path in checkpoint_folders(run).values())
+    return any(str(path) == name for path in listed)
+
+
+class LoadBody(Body):
+    """POST /workbench/runs/{run_id}/load."""
+
+    step: int
 
 
 class Follower:
@@ -126,6 +144,14 @@ class Runs:
                 return folder
         raise not_found("run", "训练运行", run_id)
 
+    def checkpoint(self, run_id: str, step: int) -> tuple[str, Path]:
+        """What a model of that checkpoint is called, and its folder; `RefusedError` if none."""
+        run = self.found(run_id)
+        folder = checkpoint_folders(run).get(step)
+        if folder is None:
+            raise not_found("checkpoint", "检查点", str(step))
+        return f"{run.name}@{step}", folder
+
     def detail(self, run_id: str, after: int) -> dict[str, Any]:
         """Everything that is drawn of a run; only ``offset`` if its log ends where it did.
 
@@ -158,13 +184,16 @@ class Runs:
             **head,
             "changed": True,
             "empty": False,
-            **_drawn(run),
-            "checkpoints": _checkpoints(folder.path),
+            **drawn(run),
+            "checkpoints": list(checkpoint_folders(folder)),
         }
 
 
-def runs_router(runs: Path | None, results: Path | None) -> APIRouter:
-    """Routes for the runs below ``runs`` and the result files of ``results``, where given."""
+def runs_router(host: Host, runs: Path | None, results: Path | None) -> APIRouter:
+    """Routes for the runs below ``runs`` and the result files of ``results``, where given.
+
+    ``host`` loads their checkpoints.
+    """
     router = APIRouter(prefix="/workbench", route_class=WorkbenchRoute)
     known = Runs(runs)
 
@@ -178,6 +207,12 @@ def runs_router(runs: Path | None, results: Path | None) -> APIRouter:
     async def detail(run_id: str, after: int = Query(default=0, ge=0)) -> dict[str, Any]:
         """Curves, experts, alarms and recipe of a run, unless nothing came since ``after``."""
         return await run_in_threadpool(known.detail, run_id, after)
+
+    @router.post("/runs/{run_id}/load")
+    async def load(request: Request, run_id: str, body: LoadBody) -> Response:
+        """Answer with a checkpoint of a run from now on."""
+        name, folder = await run_in_threadpool(known.checkpoint, run_id, body.step)
+        return event_stream(loading(host, str(folder), model_id=name), language_of(request))
 
     @router.get("/benchmarks")
     async def benchmarks() -> dict[str, Any]:
@@ -196,12 +231,6 @@ def runs_router(runs: Path | None, results: Path | None) -> APIRouter:
 
 def _live(log: Path) -> bool:
     return time.time() - log.stat().st_mtime < LIVE_SECONDS
-
-
-def _checkpoints(folder: Path) -> list[int]:
-    """Steps of the checkpoints that can be loaded."""
-    steps = [path.name.removeprefix("step-") for path in folder.glob("checkpoints/step-*")]
-    return sorted(int(step) for step in steps if step.isdigit())
 
 
 def _glance(folder: RunFolder) -> dict[str, Any]:
@@ -249,91 +278,3 @@ def _record(line: bytes) -> object:
         return read_line("", line)
     except BadDataError:
         return None
-
-
-def _drawn(run: Run) -> dict[str, Any]:
-    window = smoothing_window(len(run.at.steps))
-    return {
-        "summary": summary(run),
-        "start": {
-            "time": run.start.time,
-            "command": run.start.command,
-            "version": run.start.version,
-            "commit": run.start.commit,
-        },
-        "config": dict(run.start.config),
-        "train": _curves(run.at, run.columns),
-        "smooth": _curves(run.at, {"loss": _smoothed(run.columns["loss"], window)}),
-        "evals": {name: _eval(curve) for name, curve in run.evals.items()},
-        "experts": _experts(run.experts) if run.experts else None,
-        "alarms": [
-            {
-                "step": a.step,
-                "time": a.time,
-                "level": a.level,
-                "code": a.code,
-                "en": a.en,
-                "zh": a.zh,
-            }
-            for a in run.alarms[-MOST_ALARMS:]
-        ],
-        "recipe": run.recipe,
-    }
-
-
-def _smoothed(values: Floats, window: int) -> Floats:
-    return np.where(np.isfinite(values), smooth(values, window), np.nan)
-
-
-def _curves(at: Track, columns: Mapping[str, Floats]) -> dict[str, Any]:
-    """Each curve thinned on its own: ``{name: {step, tokens, seconds, y}}``."""
-    shown = {}
-    for name, values in columns.items():
-        kept = thin(values, BUCKETS)
-        shown[name] = {
-            "step": at.steps[kept].astype(np.int64).tolist(),
-            "tokens": at.tokens[kept].astype(np.int64).tolist(),
-            "seconds": np.round(at.seconds[kept], 1).tolist(),
-            "y": [rounded(value) for value in values[kept].tolist()],
-        }
-    return shown
-
-
-def _eval(curve: EvalCurve) -> dict[str, Any]:
-    return _curves(curve.at, {"loss": curve.loss, "bits_per_byte": curve.bits_per_byte})
-
-
-def _experts(experts: Experts) -> dict[str, Any]:
-    """Loads at the end and over the run; each figure as mean, least and most over the layers."""
-    figures: dict[str, Floats] = {}
-    for name, column in experts.columns.items():
-        if name == "dead":
-            figures[name] = column.sum(1)
-            continue
-        figures[name] = _over_layers(np.nanmean, column)
-        if len(experts.layers) > 1:
-            figures[f"{name}.low"] = _over_layers(np.nanmin, column)
-            figures[f"{name}.high"] = _over_layers(np.nanmax, column)
-    columns = columns_of(experts, HEAT_CELLS)
-    means = np.stack([experts.load[lines].mean(0) for lines in columns]).transpose(1, 2, 0)
-    return {
-        "layers": list(experts.layers),
-        "experts": experts.load.shape[2],
-        "final": _short(experts.load[-1]),
-        "history": {
-            "step": [int(experts.at.steps[int(lines[-1])]) for lines in columns],
-            "load": [_short(layer) for layer in means],
-        },
-        "figures": _curves(experts.at, figures),
-    }
-
-
-def _over_layers(reduce: Any, column: Floats) -> Floats:
-    known = ~np.isnan(column).all(1)
-    found: Floats = np.full(len(column), np.nan)
-    found[known] = reduce(column[known], axis=1)
-    return found
-
-
-def _short(values: Any) -> Sequence[Sequence[float]]:
-    return [[float(f"{x:.3g}") for x in row] for row in values.tolist()]

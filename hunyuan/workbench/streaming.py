@@ -1,16 +1,18 @@
 """What all routes of the workbench share: errors, the reader's language, streams of events."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse
 
 from hunyuan.errors import HunyuanError, Language
 from hunyuan.serve import errors, streams
 from hunyuan.serve.bridge import told
+from hunyuan.serve.streams import EventStream as EventStream
 from hunyuan.workbench.refusal import RefusedError
 
 Event = dict[str, Any]
@@ -66,13 +68,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events, for the interface's own description."""
-
-    media_type = "text/event-stream"
-
-
-def event_stream(events: AsyncGenerator[Event, None], lang: Language) -> StreamingResponse:
+def event_stream(events: AsyncGenerator[Event, None], lang: Language) -> EventStream:
     """``events`` as server-sent events with keep-alives; they are closed if the reader goes away.
 
     An exception becomes the last event.
@@ -84,7 +80,8 @@ async def _lines(
     events: AsyncGenerator[Event, None], lang: Language
 ) -> AsyncGenerator[bytes, None]:
     try:
-        async for event in streams.with_silences(events):
-            yield streams.KEEP_ALIVE if event is None else streams.data_event(event)
+        async with aclosing(streams.with_silences(events)) as items:
+            async for event in items:
+                yield streams.KEEP_ALIVE if event is None else streams.data_event(event)
     except Exception as error:
         yield streams.data_event(error_event(error, lang))

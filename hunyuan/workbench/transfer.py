@@ -7,13 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hunyuan.errors import Language
 from hunyuan.workbench.attachments import sent_content
-from hunyuan.workbench.conversations import (
-    AttachmentText,
-    Conversation,
-    Conversations,
-    Message,
-    Settings,
-)
+from hunyuan.workbench.conversation_records import AttachmentText, Conversation, Message, Settings
+from hunyuan.workbench.conversations import Conversations
 from hunyuan.workbench.refusal import RefusedError
 from hunyuan.workbench.templates import Templates
 

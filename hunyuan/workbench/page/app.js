@@ -94,7 +94,10 @@ function App() {
         ${!narrow &&
         html`<div class="rail-foot">
           <${ModelChip} place=${route.place} />
-          <div class="rail-tools">${tools}</div>
+          <div class="rail-tools">
+            ${tools}
+            <a class="button quiet only-icon" href=${documentation()} target="_blank" title=${t('documentation')} aria-label=${t('documentation')}><${Icon} name="file" size=${20} /></a>
+          </div>
         </div>`}
       </nav>
       <main class="place-content" id="content" tabindex="-1">
@@ -221,7 +224,13 @@ function Shortcuts({ onClose }) {
     <dl class="shortcuts">
       ${keys.map(([combination, what]) => html`<dt key=${what}>${combination.map((key) => html`<kbd>${key}</kbd>`)}</dt><dd>${t(what)}</dd>`)}
     </dl>
+    <p><a href=${documentation()} target="_blank">${t('documentation')}</a></p>
   </>`;
+}
+
+/** The first page of the documentation, in the language of the page. */
+function documentation() {
+  return language() === 'zh' ? '/docs/zh/' : '/docs/';
 }
 
 function KeyDialog({ wrong, answer }) {

@@ -1,4 +1,4 @@
-/** The parts that every screen is made of. Their looks are in styles/base.css. */
+/** The parts that every screen is made of. Their looks are in styles/parts.css, fields.css, overlays.css. */
 
 import { createContext, h, html, useContext, useEffect, useLayoutEffect, useRef, useState } from '../vendor/preact.js';
 import { texts } from './i18n.js';
@@ -267,9 +267,9 @@ export function Progress({ value, max, text, onCancel }) {
   </div>`;
 }
 
-const NOTICE_ICONS = { info: 'info', good: 'check', warning: 'warning', error: 'warning' };
+const NOTICE_ICONS = { info: 'info', warning: 'warning', error: 'warning' };
 
-/** A message in the page. `kind`: 'info', 'good', 'warning' or 'error'. `action` {label, run}. */
+/** A message in the page. `kind`: 'info', 'warning' or 'error'. `action` {label, run}. */
 export function Notice({ kind = 'info', text, action, onClose, children }) {
   return html`<div class=${`notice ${kind}`} role=${kind === 'error' ? 'alert' : 'status'}>
     <${Icon} name=${NOTICE_ICONS[kind]} size=${18} />
@@ -457,9 +457,9 @@ export function Page({ title, subtitle, actions, side, sideLabel, details, detai
 }
 
 /** The right-hand panel, given to a Page as `details`. */
-export function Details({ title, actions, children }) {
+export function Details({ title, actions, children, ...rest }) {
   const { closeDetails } = useContext(InPage);
-  return html`<div class="details">
+  return html`<div class="details" ...${rest}>
     <header class="details-head">
       <h2>${title}</h2>
       ${actions}

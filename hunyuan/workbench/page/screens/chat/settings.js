@@ -19,7 +19,7 @@ const NUMBERS = [
 
 /**
  * `value` {system, settings} is what it begins with (keyed by conversation); `onChange(part)` is
- * called when typing rests.
+ * called when typing rests, or goes on elsewhere: a question is asked with what was just set.
  */
 export function Settings({ value, onChange }) {
   const [draft, setDraft] = useState(value);
@@ -45,7 +45,7 @@ export function Settings({ value, onChange }) {
     else next[name] = number;
     change({ settings: next });
   };
-  return html`<${Details} title=${t('details')}>
+  return html`<${Details} title=${t('details')} onBlurCapture=${save}>
     <${ModelPicker} label=${t('modelPick')} />
     <${Field} label=${t('system')} hint=${t('systemHint')}>
       <${TextArea} value=${draft.system ?? ''} placeholder=${t('systemPlaceholder')} onInput=${(text) => change({ system: text || null })} most=${240} />

@@ -3,11 +3,13 @@
 import { html, useEffect, useState } from '../../vendor/preact.js';
 import { api } from '../../lib/api.js';
 import { bytes, language, moment, number, percent } from '../../lib/i18n.js';
-import { Button, Check, EmptyState, Notice, Section, Segmented, Select, Spinner, useAsync, useKept } from '../../lib/ui.js';
+import { useModel } from '../../lib/model.js';
+import { Button, Check, EmptyState, Notice, Progress, Section, Segmented, Select, Spinner, useAsync, useKept } from '../../lib/ui.js';
 import { t } from '../../texts/models.js';
 import { compact, Curves, duration } from './curves.js';
 import { Heat } from './heat.js';
 import { LayerHeat } from './loaded.js';
+import { checkpointName, switchToCheckpoint, useWork } from './work.js';
 
 const ROOT = '/workbench/runs';
 const EVERY = 4000;
@@ -178,16 +180,38 @@ function OneRun({ id, navigate }) {
       <${Curves} curves=${evals.map(([name, curve], i) => ({ name, x: curve.loss[axis], y: curve.loss.y, colour: i }))} axis=${axis} log=${log} height=${220} label=${t('heldOut')} />
     </section>`}
     ${run.experts && html`<${RunExperts} experts=${run.experts} axis=${axis} />`}
+    <${Checkpoints} run=${run} />
     <${Section} title=${t('about')} open=${false}>
       <dl class="facts">
         <div class="whole"><dt>${t('command')}</dt><dd><code>${run.start.command}</code></dd></div>
         <div><dt>${t('started')}</dt><dd>${moment(run.start.time)}</dd></div>
         <div><dt>${t('version')}</dt><dd>${[run.start.version, run.start.commit].filter(Boolean).join(' · ')}</dd></div>
         <div><dt>${t('processes')}</dt><dd>${summary.processes}</dd></div>
-        <div><dt>${t('checkpoints')}</dt><dd>${run.checkpoints.length ? run.checkpoints.map((step) => number(step)).join(', ') : t('none')}</dd></div>
       </dl>
     </>
     ${run.recipe && html`<${Section} title=${t('recipe')} open=${false}><pre class="recipe" tabindex="0">${run.recipe}</pre></>`}`;
+}
+
+/** The checkpoints that were kept, each a click from answering. */
+function Checkpoints({ run }) {
+  const { current } = useModel();
+  const work = useWork();
+  return html`<section class="checkpoints">
+    <h3>${t('checkpoints')}</h3>
+    ${!run.checkpoints.length && html`<p class="field-hint">${t('none')}</p>`}
+    <ul>${run.checkpoints.map((step) => {
+      const name = checkpointName(run, step);
+      const loading = work.load?.name === name ? work.load : null;
+      return html`<li key=${step}>
+        <span>${t('step')} ${number(step)}</span>
+        ${current?.id === name
+          ? html`<span class="badge on">${t('isLoaded')}</span>`
+          : loading
+            ? html`<${Progress} value=${loading.event?.done ?? 0} max=${loading.event?.total ?? 0} text=${t('phase_loading')} onCancel=${loading.stop} />`
+            : html`<${Button} disabled=${Boolean(work.load)} onClick=${() => switchToCheckpoint(run, step)} aria-label=${`${t('load')}: ${t('step')} ${number(step)}`}>${t('load')}</>`}
+      </li>`;
+    })}</ul>
+  </section>`;
 }
 
 function Alarms({ alarms }) {

@@ -48,13 +48,21 @@ export async function download(name, acceptLicence) {
 }
 
 /** Answer with another model; the chip of the shell shows how far it is. */
-export async function switchTo(name) {
+export const switchTo = (name) => loading(name, `${ROOT}/load`, { model: name });
+
+/** Answer with a checkpoint of a run. */
+export const switchToCheckpoint = (run, step) => loading(checkpointName(run, step), `/workbench/runs/${run.id}/load`, { step });
+
+/** What the model of a checkpoint is called. */
+export const checkpointName = (run, step) => `${run.name}@${step}`;
+
+async function loading(name, path, body) {
   const controller = new AbortController();
   load = { name, event: null, stop: () => controller.abort() };
   showLoading({ name, value: 0, max: 0, text: t('loading', { name }) });
   changed();
   try {
-    for await (const event of api.events(`${ROOT}/load`, { model: name }, { signal: controller.signal })) {
+    for await (const event of api.events(path, body, { signal: controller.signal })) {
       if (event.type !== 'progress') continue;
       load.event = event;
       showLoading({ name, value: event.done, max: event.total ?? 0, text: t('loading', { name }) });
