@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 export HUNYUAN_TORCH := $(firstword $(TORCH))
 
-.PHONY: run test check fix clean
+.PHONY: run test check fix docs vllm clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/hunyuan pull $(MODEL) >/dev/null
@@ -33,6 +33,15 @@ check: $(VENV)/test.stamp
 fix: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/test.stamp
+	@$(BIN)/mkdocs --quiet build --strict
+	@echo "built: build/site; a server started from here shows it at /docs"
+
+# The plug-in inside vLLM's CPU build, in an environment of its own; some minutes.
+vllm: $(VENV)/test.stamp
+	@$(BIN)/python scripts/vllm_environment.py
+	@HUNYUAN_VLLM_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vllm
 
 clean:
 	rm -rf $(VENV) build *.egg-info hunyuan/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -76,7 +76,7 @@ setup(
         "huggingface_hub>=0.30",
         "jinja2>=3.1.6",
         "latex2sympy2_extended>=1.11",
-        "llguidance>=1.9",
+        "llguidance>=1.7",
         "math-verify>=0.9",
         "numpy>=1.26",
         "prometheus-client>=0.22",

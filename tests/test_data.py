@@ -1030,6 +1030,36 @@ def test_slurm_runs_the_same_stages(
     )
 
 
+@needs_datatrove
+def test_ray_writes_the_same_bytes(tmp_path: Path, byte_tokenizer: Tokenizer) -> None:
+    """On processes of this machine, started and stopped by the test."""
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    from hunyuan.data.prepare import prepare
+
+    write_jsonl(tmp_path / "a.jsonl", [prose(i, 2) for i in range(20)] + [prose(3, 2)])
+    recipe = small(tmp_path, 'path = "a.jsonl"')
+    prepare(recipe, tmp_path / "local", progress=silent)
+    recipe.write_text(recipe.read_text() + 'executor = "ray"\n')
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        prepare(recipe, tmp_path / "jobs", progress=silent)
+    finally:
+        ray.shutdown()
+    assert shards(tmp_path / "jobs") == shards(tmp_path / "local")
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """Every file of tokens, by its place in the set."""
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for part in ("train", "heldout")
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+    }
+    assert found
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _no_threads() -> Iterator[None]:
     before = os.environ.get("OMP_NUM_THREADS")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer import sentence_piece_metadata
 
+import hunyuan.engine.grammar as grammar_module
 from hunyuan.engine.engine import Engine
 from hunyuan.engine.grammar import Constraint, GrammarCompiler
 from hunyuan.engine.request import Conversation, Grammar, GrammarError, SamplingParams
@@ -479,3 +481,29 @@ def test_ids_may_be_arrays(engine: Engine) -> None:
 def test_what_is_no_prompt_is_named(engine: Engine, prompt: Any) -> None:
     with pytest.raises(UsageError, match=r"prompt(\[\d\]=.*)?: must be"):
         engine.submit(prompt)
+
+
+def test_a_warm_vocabulary_is_built_once_whoever_asks(
+    byte_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    going, again = threading.Event(), threading.Event()
+
+    class Slow(grammar_module.Vocabulary):
+        def __init__(self, tokenizer: Tokenizer) -> None:
+            if built:
+                again.set()
+            built.append(threading.current_thread().name)
+            going.set()
+            again.wait(0.3)  # time enough for a second one to begin, if it could
+            super().__init__(tokenizer)
+
+    monkeypatch.setattr(grammar_module, "Vocabulary", Slow)
+    compiler = GrammarCompiler(byte_tokenizer, 384)
+    warming = threading.Thread(target=compiler.warm, name="warming")
+    warming.start()
+    assert going.wait(10)
+    constraint = compiler.start(Grammar(kind="regex", source="[ab]"), [1], byte_tokenizer.stop_ids)
+    warming.join()
+    assert built == ["warming"]
+    assert constraint.allowed().sum() == 2

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from hunyuan.cli.chat_tools import ToolChat, tools_of_plugins
+from hunyuan.cli.disk import report_disk
 from hunyuan.cli.options import chosen, engine_options, load_engine, sampling_options
 from hunyuan.errors import HunyuanError, language
 
@@ -31,23 +33,34 @@ _TEXTS = {
 @click.command()
 @click.argument("model")
 @click.option("--system", help="Instruction that precedes the conversation.")
+@click.option("--tools", is_flag=True, help="Let the model call the tools of plug-ins.")
 @sampling_options
 @engine_options
 def chat(
     model: str,
     system: str | None,
+    tools: bool,
     dtype: str,
     kv_dtype: str,
     context: int | None,
+    memory: str | None,
+    check_reads: bool,
     **sampling: Any,
 ) -> None:
     """Talk with MODEL in the terminal."""
     from hunyuan.engine.request import SamplingParams
 
     texts = _TEXTS[language()]
+    offered = tools_of_plugins() if tools else {}
     params = SamplingParams(**chosen(**sampling))
-    engine = load_engine(model, dtype, kv_dtype, context, max_sequences=1)
-    opening = [{"role": "system", "content": system}] if system else []
+    engine = load_engine(
+        *(model, dtype, kv_dtype, context),
+        max_sequences=1,
+        memory=memory,
+        check_reads=check_reads,
+    )
+    talk = ToolChat(engine, model, offered, chosen(**sampling)) if tools else None
+    opening: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     messages = list(opening)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - importing it gives input() history and editing
@@ -66,14 +79,14 @@ def chat(
         elif line.startswith("/"):
             print(texts["unknown"].format(command=line.split()[0]))
         elif line:
-            messages = _answer(
-                engine, [*messages, {"role": "user", "content": line}], params, texts
-            )
+            asked = [*messages, {"role": "user", "content": line}]
+            messages = talk.answer(asked) if talk else _answer(engine, asked, params, texts)
+            report_disk(engine)
 
 
 def _answer(
-    engine: Any, messages: list[dict[str, str]], params: Any, texts: dict[str, str]
-) -> list[dict[str, str]]:
+    engine: Any, messages: list[dict[str, Any]], params: Any, texts: dict[str, str]
+) -> list[dict[str, Any]]:
     """Stream one answer and return the conversation with it, or without the failed question."""
     said = ""
     try:

@@ -124,7 +124,9 @@ def benchmarks(pack: Path, out: Path) -> None:
 
 @data.command("make-tools")
 @click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--count", type=click.IntRange(1), default=2000, show_default=True)
+@click.option(
+    "--count", type=click.IntRange(1), default=2000, show_default=True, help="Conversations."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same files.")
 @click.option(
     "--language",

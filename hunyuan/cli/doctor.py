@@ -6,24 +6,37 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
 from hunyuan import __version__
+from hunyuan.cli.commit import commit
 from hunyuan.errors import HunyuanError, language
 from hunyuan.files import existing_parent, human_bytes
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(as_json: bool) -> None:
+@click.option("--report", is_flag=True, help="Print the block that a bug report needs.")
+def doctor(as_json: bool, report: bool) -> None:
     """Report versions, processor, memory and disk, and compute with a tiny model.
 
-    Ends with exit code 1 if a check fails. The output holds no prompts, keys or file contents.
+    Ends with exit code 1 if a check fails. The output holds no prompts, keys or file contents;
+    that of --report no user's name and no path of a home folder either.
     """
     facts = _facts()
+    added = _plugins()
     checks = {name: _outcome(check) for name, check in _CHECKS.items()}
+    checks |= {f"plugin {name}": problem for name, problem in added.items() if problem}
+    if report:
+        from hunyuan.cli.bug_report import bug_report
+
+        own = {name: checks[name] for name in _CHECKS}
+        print(bug_report({**facts, "commit": commit()}, own, added))
+        return
+    facts["plugins"] = ", ".join(added) or "none"
     if as_json:
         print(json.dumps({**facts, "checks": checks}, ensure_ascii=False))
     else:
@@ -64,6 +77,23 @@ def _facts() -> dict[str, Any]:
     }
 
 
+def _plugins() -> dict[str, str | None]:
+    """Each plug-in with its group, and what is wrong with it or None; all are loaded."""
+    from hunyuan import plugins
+    from hunyuan.evaluate.suites import read_plugin
+
+    tries: dict[plugins.Group, Callable[[plugins.EntryPoint], object]] = {
+        plugins.READERS: plugins.load_reader,
+        plugins.TASKS: read_plugin,
+        plugins.TOOLS: plugins.load_tool,
+    }
+    found: dict[str, str | None] = {}
+    for group, attempt in tries.items():
+        for entry in plugins.installed(group):
+            found[f"{group} {plugins.described(entry)}"] = _outcome(partial(attempt, entry))
+    return found
+
+
 def _kernels() -> str:
     """The instruction set of the compiled kernels, or why there are none."""
     from hunyuan.native.library import isa, unavailable
@@ -72,12 +102,13 @@ def _kernels() -> str:
     return f"none, torch computes everything ({reason})" if reason else isa()
 
 
-def _outcome(check: Callable[[], str | None]) -> str | None:
+def _outcome(check: Callable[[], object]) -> str | None:
     """The problem a check found, or None; a check that breaks is a problem."""
     try:
-        return check()
+        found = check()
     except (ImportError, OSError, RuntimeError, HunyuanError) as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
+    return found if isinstance(found, str) else None
 
 
 def _check_model() -> str | None:

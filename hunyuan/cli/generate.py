@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hunyuan.cli.disk import report_disk
 from hunyuan.cli.options import chosen, engine_options, load_engine, sampling_options
 
 
@@ -25,6 +26,8 @@ def generate(
     dtype: str,
     kv_dtype: str,
     context: int | None,
+    memory: str | None,
+    check_reads: bool,
     **sampling: Any,
 ) -> None:
     """Continue PROMPT with MODEL (a folder, a .gguf file or a pulled model's name).
@@ -35,7 +38,12 @@ def generate(
 
     params = SamplingParams(**chosen(**sampling))
     text = sys.stdin.read() if prompt == "-" else prompt
-    engine = load_engine(model, dtype, kv_dtype, context, max_sequences=1)
+    engine = load_engine(
+        *(model, dtype, kv_dtype, context),
+        max_sequences=1,
+        memory=memory,
+        check_reads=check_reads,
+    )
     request = engine.submit([{"role": "user", "content": text}] if chat else text, params)
     while request.finish_reason is None:
         for _, chunk in engine.step():
@@ -53,3 +61,4 @@ def generate(
         print(json.dumps(result, ensure_ascii=False))
     else:
         print()
+    report_disk(engine)

@@ -55,12 +55,12 @@ def _facts(model: str) -> dict[str, Any]:
         )
     from hunyuan.catalogue.store import locate
     from hunyuan.checkpoint.checkpoint import open_checkpoint
-    from hunyuan.checkpoint.load import packed_sizes, why_not_packed
+    from hunyuan.checkpoint.load import resident_bytes, why_not_packed
 
     checkpoint = open_checkpoint(locate(model))
     facts = {"model": model, "family": checkpoint.family} | _of_config(checkpoint.config)
     if why_not_packed(checkpoint) is None:
-        facts["memory"] = {"stored": sum(packed_sizes(checkpoint).values())} | facts["memory"]
+        facts["memory"] = {"stored": resident_bytes(checkpoint)} | facts["memory"]
     return facts | {"licence": _licence(model, checkpoint.path, checkpoint.gguf)}
 
 

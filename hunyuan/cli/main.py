@@ -25,6 +25,7 @@ VERBS = {
     "data": "Prepare text for training: filter, deduplicate, tokenise.",
     "tokenizer": "Learn a tokenizer from text.",
     "train": "Pretrain or fine-tune by a recipe; resumes by itself.",
+    "launch": "Write what starts a recipe on a cluster: Slurm or Kubernetes.",
     "tour": "Train, fine-tune, serve and ask a tiny model, in minutes.",
     "upcycle": "Turn a dense checkpoint into a mixture of experts.",
     "merge": "Merge a LoRA adapter into its model.",
@@ -32,6 +33,8 @@ VERBS = {
     "eval": "Benchmarks on any model; resumes by itself.",
     "judge": "Open questions, answered and judged by another model.",
     "compare": "Which differences between two evaluations are real.",
+    "share": "Write an evaluation's results for others, or check shared ones.",
+    "plan": "Memory, communication and time of a run, before it starts.",
     "scaling": "Fit the scaling law to a folder of runs.",
     "convert": "Write a checkpoint in another format.",
     "bench": "Measure the speed and memory of a model here.",
@@ -103,6 +106,9 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
+        from hunyuan.cli.bug_report import keep_error
+
+        keep_error(error, arguments)
         text = " ".join(str(error).split()) or type(error).__name__
         return _fail(_unexpected(type(error).__name__, text), 1, show_all)
     return 0

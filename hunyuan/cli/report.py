@@ -50,7 +50,7 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
 
 def _evaluations(folders: list[Path], output: Path | None, as_json: bool) -> None:
     from hunyuan.evaluate.page import evaluation_markdown, evaluation_page
-    from hunyuan.evaluate.run import EvaluationRun
+    from hunyuan.evaluate.run_folder import EvaluationRun
 
     opened = [EvaluationRun(folder) for folder in folders]
     target = output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
