@@ -16,14 +16,23 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> dict[str, Any]:
-    """Date, commit, processor, threads and the command, without the folders of this machine."""
-    commit = ["git", "rev-parse", "--short", "HEAD"]
+    """Date, commit, processor, threads and the command, without the folders of this machine.
+
+    A commit followed by ``+`` had changes beside it that were in no commit yet.
+    """
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD")
+        + "+" * bool(_git("status", "--short", "-uno")),
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]),
         "processor": processor(),
         "kernels": isa() if unavailable() is None else "torch",
         "threads": torch.get_num_threads(),
     }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pages
 import pytest
-from pages import Served, answered, ask, opened
+from pages import Served, answered, ask, opened, until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -75,7 +75,8 @@ def test_axe_finds_nothing_serious(browser: Any, served: Served, scheme: str) ->
 
     def check(page: Any, what: str) -> None:
         # A colour half-way through its transition is none.
-        page.wait_for_function("!document.getAnimations().some((a) => a instanceof CSSTransition)")
+        running = "document.getAnimations().some((a) => a instanceof CSSTransition)"
+        until(lambda: not page.evaluate(running))
         violations = axe.Axe().run(page).response["violations"]
         serious = [
             (v["id"], [n["html"][:120] for n in v["nodes"][:3]])

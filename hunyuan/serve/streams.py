@@ -108,10 +108,11 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        # Nothing on the way shall hold them back.
+    def __init__(self, events: AsyncGenerator[bytes, None], status_code: int = 200) -> None:
+        # Nothing on the way shall hold them back. The status is named because FastAPI looks for
+        # its default when it describes a route.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(events, headers=headers)
+        super().__init__(events, status_code, headers)
         self._events = events
 
     async def stream_response(self, send: Send) -> None:
