@@ -7,6 +7,7 @@ communication assume ideal links; what hides behind computation is said, not ass
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
 from hunyuan.errors import DoesNotFitError, UsageError
 from hunyuan.files import human_bytes
@@ -190,14 +191,15 @@ def _rate(job: TrainingJob, members: int, inner: int) -> float:
 
 
 def layouts(config: ModelConfig, world: int) -> Iterator[Layout]:
-    """Layouts of ``world`` devices with tensor within a node and context up to 16."""
+    """Layouts of ``world`` devices that divide the model evenly, contexts up to 16."""
+    split = gcd(config.heads, config.kv_heads, config.ffn, config.vocab)
     for pipeline in _divisors(config.slots):
-        for tensor in (1, 2, 4, 8):
+        for tensor in _divisors(gcd(split, 8)):
             for context in (1, 2, 4, 8, 16):
                 data, rest = divmod(world, pipeline * tensor * context)
                 if rest or not data:
                     continue
-                for expert in _divisors(config.experts or 1):
+                for expert in _divisors(gcd(config.experts or 1, data * context)):
                     sizes = {"data": data, "expert": expert, "tensor": tensor}
                     yield Layout(**sizes, pipeline=pipeline, context=context)
 
@@ -231,20 +233,29 @@ def best_layout(job: TrainingJob) -> TrainingJob:
 
 
 def _fastest(job: TrainingJob) -> TrainingJob | None:
+    device = job.cluster.accelerator
+    if job.state_bytes * job.config.total_parameters > job.cluster.count * device.memory:
+        return None
     found = []
     for layout in layouts(job.config, job.cluster.count):
         for rows in (1, 2, 4, 8, 16):
             candidate = replace(job, layout=layout, rows=rows)
+            # What is refused is refused with advice, which takes its time: the plain reasons first.
+            if job.batch % (layout.data * rows * job.sequence):
+                continue
+            if candidate.micro_batches < layout.pipeline:
+                continue
+            plan = plan_training(candidate)
+            if not plan.fits:
+                continue
             try:
                 require_possible(candidate)
             except UsageError:
                 continue
-            plan = plan_training(candidate)
-            if plan.fits:
-                # Of nearly equal ones the plainest, then the one that leaves most room.
-                needed = sum(figure.value for figure in plan.memory)
-                rank = (layout.pipeline, layout.tensor, layout.context, needed)
-                found.append((plan.seconds, rank, candidate))
+            # Of nearly equal ones the plainest, then the one that leaves most room.
+            needed = sum(figure.value for figure in plan.memory)
+            rank = (layout.pipeline, layout.tensor, layout.context, needed)
+            found.append((plan.seconds, rank, candidate))
     if not found:
         return None
     limit = 1.01 * min(seconds for seconds, _, _ in found)
