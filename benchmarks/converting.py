@@ -36,7 +36,7 @@ RUNS = Path(__file__).parent / ".runs" / "converting"
 def main() -> None:
     """Write, measure the limits, convert, measure them again, report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--experts", type=int, default=2)
+    parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--layers", type=int, default=2)
     arguments = parser.parse_args()
     config = replace(preset("large"), layers=arguments.layers, experts=arguments.experts)
